@@ -1,0 +1,68 @@
+# Floors and tests. A floor is a folder of src/stoa; it may use the floors listed before it.
+
+set(STOA_FLOORS base tensor ops nn optim dist data metrics train tasks systems cli)
+
+# stoa_floor(NAME): an object library of all the .cpp files below src/stoa/NAME.
+# `base` sees no LibTorch; all others share one precompiled header.
+function(stoa_floor name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/cli/main\\.cpp$")
+  if(NOT sources)
+    return()
+  endif()
+  add_library(stoa_${name} OBJECT ${sources})
+  target_include_directories(stoa_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(stoa_${name} PRIVATE stoa_flags nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus
+                        ZLIB::ZLIB Threads::Threads)
+  target_include_directories(stoa_${name} SYSTEM PRIVATE ${FMT_INCLUDE})
+  if(NOT name STREQUAL base)
+    target_link_libraries(stoa_${name} PRIVATE stoa_torch JPEG::JPEG PNG::PNG)
+    if(name STREQUAL cli)
+      target_link_libraries(stoa_${name} PRIVATE CLI11::CLI11)
+    endif()
+    target_precompile_headers(stoa_${name} REUSE_FROM stoa_pch)
+  endif()
+endfunction()
+
+# stoa_floor_objects(OUT NAME): the object files of floor NAME and of all floors above it.
+function(stoa_floor_objects out name)
+  set(objects)
+  foreach(floor IN LISTS STOA_FLOORS)
+    if(TARGET stoa_${floor})
+      list(APPEND objects $<TARGET_OBJECTS:stoa_${floor}>)
+    endif()
+    if(floor STREQUAL name)
+      break()
+    endif()
+  endforeach()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+# stoa_test(FLOOR FILE): one executable and one ctest entry from a test file. The file's name gives the label:
+# X_gradient_test.cpp, X_golden_test.cpp, X_cli_test.cpp, X_dist_test.cpp, X_slow_test.cpp, X_cuda_test.cpp, else `unit`.
+function(stoa_test floor file)
+  get_filename_component(stem ${file} NAME_WE)
+  get_filename_component(folder ${file} DIRECTORY)
+  file(RELATIVE_PATH folder ${CMAKE_SOURCE_DIR}/tests ${folder})
+  string(REPLACE "/" "." test "${folder}.${stem}")
+  string(REGEX REPLACE "_test$" "" test "${test}")
+  set(label unit)
+  if(stem MATCHES "_(gradient|golden|cli|dist|slow|cuda)_test$")
+    set(label ${CMAKE_MATCH_1})
+  endif()
+  string(REPLACE "." "_" target "test_${test}")
+  stoa_floor_objects(objects ${floor})
+  add_executable(${target} ${file} ${CMAKE_SOURCE_DIR}/tests/main.cpp)
+  target_sources(${target} PRIVATE ${objects})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/tests)
+  target_include_directories(${target} SYSTEM PRIVATE ${FMT_INCLUDE})
+  target_link_libraries(${target} PRIVATE stoa_flags stoa_torch GTest::gtest nlohmann_json::nlohmann_json
+                        tomlplusplus::tomlplusplus ZLIB::ZLIB JPEG::JPEG PNG::PNG Threads::Threads)
+  target_precompile_headers(${target} REUSE_FROM stoa_pch)
+  target_compile_definitions(${target} PRIVATE STOA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" STOA_PROGRAM="$<TARGET_FILE_DIR:stoa_program>/stoa")
+  add_test(NAME ${test} COMMAND ${target})
+  set_tests_properties(${test} PROPERTIES LABELS ${label} SKIP_REGULAR_EXPRESSION "every test of this file was skipped" TIMEOUT 600)
+  if(label STREQUAL cli OR label STREQUAL dist OR label STREQUAL slow)
+    add_dependencies(${target} stoa_program)
+  endif()
+endfunction()

@@ -1,0 +1,33 @@
+# Compiler checks, warnings, sanitizers, linker and compiler cache.
+
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 12)
+  message(FATAL_ERROR "Stoa needs g++ 12 or newer, or clang 14 or newer; found g++ ${CMAKE_CXX_COMPILER_VERSION}. "
+                      "Install a newer one and set CXX, e.g. CXX=g++-12.")
+endif()
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+
+add_library(stoa_flags INTERFACE)
+target_compile_options(stoa_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -Wno-unknown-pragmas)
+if(STOA_SANITIZE)
+  target_compile_options(stoa_flags INTERFACE -fsanitize=${STOA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(stoa_flags INTERFACE -fsanitize=${STOA_SANITIZE})
+  # g++ reports false positives of these inside the standard library when sanitizers are on
+  target_compile_options(stoa_flags INTERFACE -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds)
+endif()
+
+find_program(STOA_LLD ld.lld)
+if(STOA_LLD)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+find_program(STOA_CCACHE ccache)
+if(STOA_CCACHE)
+  # a precompiled header can be cached only when its time stamps are not compared
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${STOA_CCACHE})
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+endif()

@@ -1,0 +1,73 @@
+#include <CLI/CLI.hpp>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/base/interrupt.h"
+#include "stoa/base/progress.h"
+#include "stoa/base/text.h"
+#include "stoa/cli/commands.h"
+#include "stoa/cli/table.h"
+#include "stoa/systems/catalog.h"
+#include "stoa/train/trainer.h"
+
+namespace stoa::cli {
+
+namespace {
+
+struct EvalArguments {
+  std::string run;
+  std::string checkpoint = "last";
+};
+
+Evaluation evaluate_run(LoadedRun& loaded) {
+  std::optional<Progress> progress;  // the number of samples is known from the first call on
+  EvaluateOptions options;
+  options.batch_size = loaded.recipe.train.eval_batch_size;
+  options.workers = static_cast<int>(loaded.recipe.train.workers);
+  options.exhibits = true;
+  options.progress = [&](std::int64_t done, std::int64_t total) {
+    if (interrupted()) throw Interrupted("interrupted; evaluation.json is as it was");
+    if (!progress) progress.emplace("evaluating", "samples", total);
+    progress->update(done);
+  };
+  const AutocastScope autocast(loaded.runtime);
+  Evaluation evaluation = loaded.task->evaluate(options);
+  if (progress) progress->finish();
+  return evaluation;
+}
+
+std::string text_of(const LoadedRun& loaded, const Metrics& metrics, const InferenceSpeed& speed) {
+  std::vector<std::vector<std::string>> rows = {{"metric", "value"}};
+  for (const auto& [name, value] : metrics.items()) rows.push_back({name, format("{:.4f}", value)});
+  rows.push_back({"samples per second", format("{:.1f}", speed.samples_per_second)});
+  rows.push_back({"latency of one sample (ms)", format("{:.2f}", speed.latency_ms)});
+  return format("{}, step {}\n\n{}", loaded.folder.path().string(), thousands(loaded.step), text_table(rows));
+}
+
+void eval_command(const Program& program, const EvalArguments& arguments) {
+  install_interrupt_handler();
+  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, true);
+  const Evaluation evaluation = evaluate_run(loaded);
+  const InferenceSpeed speed = measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
+  write_evaluation(arguments.run, evaluation, speed, loaded.step);
+  const Json json = {
+      {"run", arguments.run},
+      {"step", loaded.step},
+      {"metrics", evaluation.metrics.to_json()},
+      {"speed", {{"samples_per_second", speed.samples_per_second}, {"latency_ms", speed.latency_ms}}}};
+  print_result(program, json, text_of(loaded, evaluation.metrics, speed));
+}
+
+}  // namespace
+
+void add_eval(Program& program) {
+  const auto arguments = std::make_shared<EvalArguments>();
+  CLI::App& command = add_command(program, "eval", "measure a run's model on the evaluation data",
+                                  "stoa eval runs/fashion_mnist-0 --checkpoint best",
+                                  [&program, arguments] { eval_command(program, *arguments); });
+  command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
+  command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
+      ->type_name("CHECKPOINT");
+}
+
+}  // namespace stoa::cli

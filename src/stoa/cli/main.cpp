@@ -1,0 +1,7 @@
+#include "stoa/cli/program.h"
+#include "stoa/tensor/runtime.h"
+
+int main(int argc, char** argv) {
+  stoa::configure_allocator();
+  return stoa::cli::run(argc, argv);
+}

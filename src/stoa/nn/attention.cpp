@@ -1,0 +1,46 @@
+#include "stoa/nn/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/nn/init.h"
+
+namespace stoa::nn {
+
+AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options) {
+  const std::int64_t dim = options.dim, heads = options.heads;
+  if (heads < 1 || dim % heads != 0)
+    throw ConfigError(format("`heads` is {} but must divide `dim` = {}; choose a divisor of {}", heads, dim, dim));
+  qkv_weight = register_parameter("qkv_weight", at::empty({3 * dim, dim}));
+  qkv_bias = register_parameter("qkv_bias", at::zeros({3 * dim}));
+  out = register_module("out", torch::nn::Linear(dim, dim));
+
+  const double d = static_cast<double>(dim), h = static_cast<double>(heads);
+  switch (options.init) {
+    case AttentionInit::kGlorot:
+      glorot_uniform_(qkv_weight, d, d);
+      glorot_uniform_(out->weight, d, d);
+      break;
+    case AttentionInit::kFused:
+      glorot_uniform_(qkv_weight, d, 3 * d);
+      glorot_uniform_(out->weight, d, d);
+      break;
+    case AttentionInit::kCode:
+      glorot_uniform_(qkv_weight, d * h, d * d / h);
+      glorot_uniform_(out->weight, d, d * h);
+      break;
+  }
+  constant_(out->bias, 0);
+}
+
+at::Tensor AttentionImpl::forward(const at::Tensor& x) {
+  const std::int64_t batch = x.size(0), tokens = x.size(1), dim = options_.dim, heads = options_.heads;
+  const auto qkv = at::linear(x, qkv_weight, qkv_bias).view({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
+  const auto mixed = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], {}, is_training() ? options_.dropout : 0.0);
+  return out->forward(mixed.transpose(1, 2).reshape({batch, tokens, dim}));
+}
+
+}  // namespace stoa::nn

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "stoa/nn/parameters.h"
+
+namespace stoa::nn {
+
+/// How attention weights begin.
+enum class AttentionInit {
+  kGlorot,  ///< U(+-sqrt(6 / 2d)) for each of q, k, v, out
+  kFused,   ///< q, k, v as one [d, 3d] matrix: U(+-sqrt(6 / 4d))
+  kCode,    ///< three-axis kernels as Keras sees them: q, k, v U(+-sqrt(6 / (d (h + d/h)))), out U(+-sqrt(6 / (d (1 + h))))
+};
+
+struct AttentionOptions {
+  std::int64_t dim = 768;
+  std::int64_t heads = 12;
+  double dropout = 0;  ///< on the attention weights
+  AttentionInit init = AttentionInit::kGlorot;
+};
+
+/// Multi-head self-attention with biases, scale 1 / sqrt(dim / heads) (widenet.md 2.1). Heads are contiguous columns.
+class AttentionImpl : public torch::nn::Module, public HasSlices {
+ public:
+  /// Throws ConfigError where heads does not divide dim.
+  explicit AttentionImpl(const AttentionOptions& options);
+  /// x [batch, tokens, dim] -> the same shape
+  at::Tensor forward(const at::Tensor& x);
+  std::map<std::string, std::int64_t> slices() const override { return {{"qkv_weight", 3}, {"qkv_bias", 3}}; }
+
+  at::Tensor qkv_weight;  ///< [3 dim, dim]: q, k, v stacked
+  at::Tensor qkv_bias;    ///< [3 dim]
+  torch::nn::Linear out{nullptr};
+
+ private:
+  AttentionOptions options_;
+};
+TORCH_MODULE(Attention);
+
+}  // namespace stoa::nn

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "stoa/nn/moe/router.h"
+#include "stoa/nn/parameters.h"
+#include "stoa/ops/mixture.h"
+
+namespace stoa::nn {
+
+struct MixtureOptions {
+  std::int64_t dim = 768;
+  std::int64_t hidden = 3072;                                   ///< f, width of each expert
+  double dropout = 0;                                           ///< behind both activations, inside the experts
+  ops::Activation activation = ops::Activation::kGeluTanh;
+  ops::Activation output_activation = ops::Activation::kNone;   ///< GELU in the original code
+  ops::MixtureBackend backend = ops::MixtureBackend::kSorted;
+  RouterOptions router;
+};
+
+struct MixtureOutput {
+  at::Tensor output;  ///< [samples, tokens, dim]
+  RoutingStatistics statistics;
+  Routing routing;    ///< the decision itself, for telemetry and tests
+};
+
+/// Mixture-of-experts perceptron (widenet.md 2.2). Experts are stacked tensors, each expert initialised on its own:
+/// Glorot-uniform weights, biases N(0, 1e-6^2).
+class MixtureImpl : public torch::nn::Module, public HasSlices {
+ public:
+  explicit MixtureImpl(MixtureOptions options);
+  /// x [samples, tokens, dim]
+  MixtureOutput forward(const at::Tensor& x);
+  std::map<std::string, std::int64_t> slices() const override;
+  const MixtureOptions& options() const { return options_; }
+
+  Router router{nullptr};
+  at::Tensor w_in, b_in, w_out, b_out;  ///< [E, dim, hidden], [E, hidden], [E, hidden, dim], [E, dim]
+
+ private:
+  MixtureOptions options_;
+};
+TORCH_MODULE(Mixture);
+
+}  // namespace stoa::nn

@@ -1,0 +1,100 @@
+// The model by parts, and the pictures a report shows of it.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "stoa/base/format.h"
+#include "stoa/systems/wide_net/model.h"
+
+namespace stoa::wide_net {
+namespace {
+
+std::int64_t count(const torch::nn::Module& module) { return nn::count_parameters(module); }
+
+std::vector<std::string> numbered(const char* what, std::int64_t number) {
+  std::vector<std::string> names;
+  for (std::int64_t i = 0; i < number; ++i) names.push_back(format("{} {}", what, i + 1));
+  return names;
+}
+
+std::vector<double> values(const at::Tensor& tensor) {
+  const auto flat = tensor.detach().to(at::kCPU, at::kDouble).contiguous().flatten();
+  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
+}
+
+/// Weights of a list of layer norms, [layers, d].
+at::Tensor norm_weights(const torch::nn::ModuleList& norms) {
+  std::vector<at::Tensor> rows;
+  for (const auto& norm : *norms) rows.push_back(norm->as<torch::nn::LayerNorm>()->weight.detach());
+  return at::stack(rows);
+}
+
+}  // namespace
+
+nn::ModelDescription WideNetImpl::describe() const {
+  const auto& o = options_;
+  const std::int64_t d = o.dim, t = tokens_, n = patch->patches();
+  const std::int64_t mixtures = std::count_if(layers_.begin(), layers_.end(), [](const Layer& l) { return l.mixture >= 0; });
+  const std::int64_t dense = o.depth - mixtures;
+  const std::int64_t f = o.expert_width(), experts = o.router.experts, k = o.router.top_k;
+  nn::ModelDescription model;
+  model.input = format("{} x {} x {}", input_.channels, input_.image_size, input_.image_size);
+  model.parts.push_back({"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d, n * d});
+  model.parts.push_back({"positions", position.numel(), 0, 0});
+  // inputs and results of the block's operations that the backward pass reads: input, normed, q k v, mixed, projected
+  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), o.depth * t * 7 * d});
+  if (dense > 0)
+    model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim, dense * t * (3 * d + 2 * o.mlp_dim)});
+  if (mixtures > 0) {
+    std::int64_t routers = 0;
+    for (const auto& module : *mixture) routers += count(*module->as<nn::Mixture>()->router);
+    model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f, mixtures * t * (d + k * (2 * d + 2 * f))});
+    model.parts.push_back({"router", routers, mixtures * t * d * experts, mixtures * t * 2 * experts});
+  }
+  model.parts.push_back({"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0, (2 * o.depth + 1) * t * d});
+  if (!scale1.empty()) model.parts.push_back({"layer scales", 2 * o.depth * d, 0, 2 * o.depth * t * d});
+  if (map_attention) model.parts.push_back({"attention pooling", count(*map_attention), t * 4 * d * d + 2 * t * t * d, t * 6 * d});
+  if (representation) model.parts.push_back({"representation", count(*representation), d * d, 2 * d});
+  model.parts.push_back({"head", count(*head), d * input_.classes, d + input_.classes});
+  return model;
+}
+
+double ln_spread(const at::Tensor& norms) {
+  // sum over ordered pairs of (a - b)^2 = 2 D sum(a^2) - 2 (sum a)^2, coordinate by coordinate
+  const auto x = norms.to(at::kDouble);
+  const double layers = static_cast<double>(x.size(0)), dim = static_cast<double>(x.size(1));
+  const double pairs = (2 * layers * x.square().sum(0) - 2 * x.sum(0).square()).sum().item<double>();
+  return pairs / (dim * layers * layers);
+}
+
+std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {
+  std::vector<Exhibit> exhibits;
+  for (const auto& item : statistics) {
+    if (item.name != "router.load") continue;
+    HeatMapExhibit map;
+    map.row_title = "layer";
+    map.column_title = "expert";
+    for (std::int64_t i = 0; i < options_.depth; ++i)
+      if (layers_[static_cast<std::size_t>(i)].mixture >= 0) map.rows.push_back(format("layer {}", i + 1));
+    map.columns = numbered("expert", item.value.size(1));
+    map.values = values(item.value);
+    map.percent = true;
+    exhibits.push_back({"Experts by depth",
+                        "Share of each layer's assignments (row) that each expert (column) takes on the test data. Equal "
+                        "cells mean balance; rows that differ mean that depths use the shared experts differently.",
+                        map});
+  }
+  if (norm1->size() > 1) {
+    TableExhibit table;
+    table.headings = {"layer norms", "spread between layers"};
+    table.rows = {{"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)))},
+                  {"before the perceptron or mixture", format("{:.3e}", ln_spread(norm_weights(norm2)))}};
+    exhibits.push_back({"Layer norms",
+                        "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "
+                        "have of their own.",
+                        table});
+  }
+  return exhibits;
+}
+
+}  // namespace stoa::wide_net

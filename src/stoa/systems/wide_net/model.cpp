@@ -1,0 +1,155 @@
+#include "stoa/systems/wide_net/model.h"
+
+#include <ATen/ATen.h>
+#include <torch/types.h>
+
+#include <map>
+
+#include "stoa/base/format.h"
+#include "stoa/nn/init.h"
+
+namespace stoa::wide_net {
+namespace {
+
+constexpr double kNormEps = 1e-6;
+
+torch::nn::LayerNorm layer_norm(std::int64_t dim) {
+  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(kNormEps));
+}
+
+torch::nn::Linear glorot_linear(std::int64_t in, std::int64_t out) {
+  torch::nn::Linear layer(in, out);
+  nn::glorot_uniform_(layer->weight, static_cast<double>(in), static_cast<double>(out));
+  nn::constant_(layer->bias, 0);
+  return layer;
+}
+
+/// Index of the module for `key` in `list`, made by `make` the first time the key is seen.
+template <class Make>
+std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& index, torch::nn::ModuleList& list,
+                        const Make& make) {
+  const auto [entry, fresh] = index.try_emplace(key, static_cast<std::int64_t>(list->size()));
+  if (fresh) list->push_back(make());
+  return entry->second;
+}
+
+}  // namespace
+
+WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input) : options_(options), input_(input) {
+  const std::int64_t dim = options.dim;
+  patch = register_module("patch", nn::PatchEmbedding(input.image_size, input.channels, options.patch, dim));
+  tokens_ = patch->patches() + (options.class_slot == ClassSlot::kZero ? 1 : 0);
+  position = register_parameter("position", at::empty({tokens_, dim}));
+  nn::normal_(position, 0.02);
+  build_layers();
+  final_norm = register_module("final_norm", layer_norm(dim));
+  if (options.pooling == Pooling::kMap)
+    map_attention = register_module("map_attention", nn::Attention(nn::AttentionOptions{dim, options.heads, 0, options.attention_init}));
+  if (options.representation) representation = register_module("representation", glorot_linear(dim, dim));
+  head = register_module("head", glorot_linear(dim, input.classes));
+}
+
+void WideNetImpl::build_layers() {
+  const auto& o = options_;
+  register_module("attention", attention);
+  register_module("mlp", mlp);
+  register_module("mixture", mixture);
+  register_module("norm1", norm1);
+  register_module("norm2", norm2);
+  nn::MlpOptions dense{o.dim, o.mlp_dim, o.dropout, o.activation, o.ffn_output_activation};
+  nn::MixtureOptions experts{o.dim, o.expert_width(), o.dropout, o.activation, o.ffn_output_activation, o.backend, o.router};
+  std::map<std::int64_t, std::int64_t> attentions, mlps, mixtures;
+  for (std::int64_t i = 0; i < o.depth; ++i) {
+    const std::int64_t group = o.group_of(i);
+    Layer layer{-1, -1, -1, o.share_norms ? 0 : i};
+    layer.attention = module_for(o.share_attention ? group : i, attentions, attention, [&] {
+      return nn::Attention(nn::AttentionOptions{o.dim, o.heads, o.attention_dropout, o.attention_init});
+    });
+    const std::int64_t key = o.share_mlp ? group : i;
+    if (o.has_mixture(i))
+      layer.mixture = module_for(key, mixtures, mixture, [&] { return nn::Mixture(experts); });
+    else
+      layer.mlp = module_for(key, mlps, mlp, [&] { return nn::Mlp(dense); });
+    if (static_cast<std::int64_t>(norm1->size()) <= layer.norm) {
+      norm1->push_back(layer_norm(o.dim));
+      norm2->push_back(layer_norm(o.dim));
+    }
+    if (o.layer_scale > 0) {
+      scale1.push_back(register_parameter(format("scale1_{}", i), at::full({o.dim}, o.layer_scale)));
+      scale2.push_back(register_parameter(format("scale2_{}", i), at::full({o.dim}, o.layer_scale)));
+    }
+    layers_.push_back(layer);
+  }
+}
+
+at::Tensor WideNetImpl::embed(const at::Tensor& images) {
+  auto x = patch->forward(images);
+  if (options_.class_slot == ClassSlot::kZero) x = at::constant_pad_nd(x, {0, 0, 1, 0});
+  x = x + position;
+  return options_.dropout > 0 ? at::dropout(x, options_.dropout, is_training()) : x;
+}
+
+/// A branch's answer on its way into the residual: dropout, layer scale and stochastic depth.
+at::Tensor WideNetImpl::branch(const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer) {
+  auto result = y;
+  if (!scales.empty()) result = result * scales[static_cast<std::size_t>(layer)];
+  const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) / static_cast<double>(options_.depth - 1) : 0;
+  if (rate > 0 && is_training()) {
+    const auto keep = at::empty({y.size(0), 1, 1}, result.options()).bernoulli_(1 - rate);
+    result = result * (keep / (1 - rate));
+  }
+  return result;
+}
+
+at::Tensor WideNetImpl::pool(const at::Tensor& x) {
+  switch (options_.pooling) {
+    case Pooling::kMean: return x.mean(1);
+    case Pooling::kToken: return x.select(1, 0);
+    case Pooling::kMap: return map_attention->forward(x).select(1, 0);
+  }
+  return x.mean(1);
+}
+
+ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) { return classify(images, nullptr); }
+
+ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTrace* trace) {
+  auto x = embed(images);
+  if (trace != nullptr) trace->embedded = x;
+  std::vector<nn::RoutingStatistics> calls;
+  for (std::int64_t i = 0; i < options_.depth; ++i) {
+    const auto& layer = layers_[static_cast<std::size_t>(i)];
+    const auto normed = norm1[layer.norm]->as<torch::nn::LayerNorm>()->forward(x);
+    auto mixed = attention[layer.attention]->as<nn::Attention>()->forward(normed);
+    if (options_.dropout > 0) mixed = at::dropout(mixed, options_.dropout, is_training());
+    x = x + branch(mixed, scale1, i);
+    if (trace != nullptr) trace->after_attention.push_back(x);
+    const auto ffn_input = norm2[layer.norm]->as<torch::nn::LayerNorm>()->forward(x);
+    if (layer.mixture >= 0) {
+      auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(ffn_input);
+      x = x + branch(result.output, scale2, i);
+      calls.push_back(std::move(result.statistics));
+      if (trace != nullptr) trace->routing.push_back(std::move(result.routing));
+    } else {
+      x = x + branch(mlp[layer.mlp]->as<nn::Mlp>()->forward(ffn_input), scale2, i);
+    }
+    if (trace != nullptr) {
+      trace->ffn_input.push_back(ffn_input);
+      trace->output.push_back(x);
+    }
+  }
+  const auto normed = final_norm->forward(x);
+  const auto pooled = pool(normed);
+  const auto represented = representation ? representation->forward(pooled).tanh() : pooled;
+  ImageClassifierOutput output;
+  output.logits = head->forward(represented);
+  if (!calls.empty()) output.side = nn::routing_outputs(calls, options_.router);
+  if (trace != nullptr) {
+    trace->final_norm = normed;
+    trace->pooled = pooled;
+    trace->representation = represented;
+    trace->logits = output.logits;
+  }
+  return output;
+}
+
+}  // namespace stoa::wide_net

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "stoa/nn/attention.h"
+#include "stoa/nn/mlp.h"
+#include "stoa/nn/moe/mixture.h"
+#include "stoa/nn/patch_embedding.h"
+#include "stoa/systems/wide_net/config.h"
+#include "stoa/tasks/image_classification.h"
+
+namespace stoa::wide_net {
+
+/// What happened in a forward pass, layer by layer; for tests and studies.
+struct WideNetTrace {
+  at::Tensor embedded;                       ///< [b, T, d] after positions
+  std::vector<at::Tensor> after_attention;   ///< x + Att(LN1 x), by layer
+  std::vector<at::Tensor> ffn_input;         ///< LN2 of it
+  std::vector<at::Tensor> output;            ///< of the layer
+  std::vector<nn::Routing> routing;          ///< of each layer that has a mixture
+  at::Tensor final_norm, pooled, representation, logits;
+};
+
+/// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D, where Att and FF
+/// may be the same modules for all i. Shared modules are registered once, so that counts, optimisers and checkpoints see
+/// them once.
+class WideNetImpl : public ImageClassifier {
+ public:
+  WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input);
+
+  ImageClassifierOutput classify(const at::Tensor& images) override;
+  /// The same, keeping every intermediate in `trace`.
+  ImageClassifierOutput classify(const at::Tensor& images, WideNetTrace* trace);
+  nn::ModelDescription describe() const override;
+  std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
+
+  const WideNetOptions& options() const { return options_; }
+
+  nn::PatchEmbedding patch{nullptr};
+  at::Tensor position;                  ///< [T, d]
+  torch::nn::ModuleList attention;      ///< one, one a group, or one a layer
+  torch::nn::ModuleList mlp;            ///< dense perceptrons
+  torch::nn::ModuleList mixture;
+  torch::nn::ModuleList norm1, norm2;   ///< one or D
+  std::vector<at::Tensor> scale1, scale2;  ///< layer scale [d], by layer; empty without
+  torch::nn::LayerNorm final_norm{nullptr};
+  nn::Attention map_attention{nullptr};    ///< pooling = map only
+  torch::nn::Linear representation{nullptr};
+  torch::nn::Linear head{nullptr};
+
+ private:
+  /// Which module of each list a layer uses; -1 for none.
+  struct Layer {
+    std::int64_t attention, mlp, mixture, norm;
+  };
+  void build_layers();
+  at::Tensor embed(const at::Tensor& images);
+  at::Tensor pool(const at::Tensor& x);
+  at::Tensor branch(const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer);
+
+  WideNetOptions options_;
+  ImageClassifierInput input_;
+  std::int64_t tokens_ = 0;
+  std::vector<Layer> layers_;
+};
+TORCH_MODULE(WideNet);
+
+/// Spread of layer-norm weights between layers: 1 / (d D^2) sum over ordered pairs of layers and coordinates of the squared
+/// difference (widenet.md 5). norms [layers, d]. Zero where all layers are alike.
+double ln_spread(const at::Tensor& norms);
+
+}  // namespace stoa::wide_net

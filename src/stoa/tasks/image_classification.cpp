@@ -1,0 +1,277 @@
+#include "stoa/tasks/image_classification.h"
+
+#include <ATen/ATen.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/files.h"
+#include "stoa/base/format.h"
+#include "stoa/data/image/dataset.h"
+#include "stoa/data/image/pipeline.h"
+#include "stoa/metrics/classification.h"
+
+namespace stoa {
+namespace {
+
+constexpr std::int64_t kTopK = 5;
+constexpr std::int64_t kGalleryPictures = 12;      // of right and of wrong predictions each
+constexpr std::int64_t kLargestConfusion = 40;     // classes; larger matrices cannot be read
+
+/// Cross-entropy against labels (or two mixed labels), with label smoothing over the mixed target (widenet.md 6.11).
+at::Tensor classification_loss(const at::Tensor& logits, const Batch& batch, double smoothing) {
+  const auto scores = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  if (!batch.has("labels_mixed"))
+    return at::cross_entropy_loss(scores, batch["labels"], {}, at::Reduction::Mean, -100, smoothing);
+  const auto own = at::cross_entropy_loss(scores, batch["labels"], {}, at::Reduction::None, -100, smoothing);
+  const auto other = at::cross_entropy_loss(scores, batch["labels_mixed"], {}, at::Reduction::None, -100, smoothing);
+  return (batch["share"] * own + (1 - batch["share"]) * other).mean();
+}
+
+/// Sums of a model's statistics over batches, weighted by their samples.
+class StatisticsMean {
+ public:
+  void add(const std::vector<nn::NamedTensor>& statistics, std::int64_t samples) {
+    for (const auto& item : statistics) {
+      const auto value = item.value.detach().to(at::kCPU, at::kDouble) * static_cast<double>(samples);
+      const auto found = std::find_if(sums_.begin(), sums_.end(), [&](const auto& sum) { return sum.name == item.name; });
+      if (found == sums_.end())
+        sums_.push_back({item.name, value});
+      else
+        found->value += value;
+    }
+    samples_ += samples;
+  }
+  std::vector<nn::NamedTensor> means() const {
+    auto result = sums_;
+    for (auto& item : result) item.value = item.value / static_cast<double>(std::max<std::int64_t>(samples_, 1));
+    return result;
+  }
+
+ private:
+  std::vector<nn::NamedTensor> sums_;
+  std::int64_t samples_ = 0;
+};
+
+class ImageClassification : public Task {
+ public:
+  ImageClassification(ImageClassificationOptions options, ImageDataOptions data, std::shared_ptr<ImageClassifier> model,
+                      const BuildContext& context)
+      : options_(std::move(options)), data_(std::move(data)), model_(std::move(model)), class_names_(options_.class_names) {
+    if (context.open_data) {
+      train_ = open_image_dataset(data_, Split::kTrain);
+      test_ = open_image_dataset(data_, Split::kTest);
+      if (class_names_.empty()) class_names_ = train_->class_names();
+    } else if (class_names_.empty() && context.metadata.contains("class_names")) {
+      class_names_ = context.metadata["class_names"].get<std::vector<std::string>>();
+    }
+    for (auto label = static_cast<std::int64_t>(class_names_.size()); label < data_.classes; ++label)
+      class_names_.push_back(std::to_string(label));
+  }
+
+  torch::nn::Module& model() override { return *model_; }
+  nn::ModelDescription describe() override { return model_->describe(); }
+  std::int64_t train_samples() const override { return data(train_).size(); }
+  std::string primary_metric() const override { return "accuracy"; }
+  Json metadata() const override { return {{"class_names", class_names_}}; }
+
+  std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override {
+    data(train_);
+    return train_image_batches(train_, data_, plan);
+  }
+
+  LossResult loss(const Batch& batch, const StepContext&) override {
+    auto output = model_->classify(batch["images"]);
+    LossResult result;
+    result.loss = classification_loss(output.logits, batch, options_.label_smoothing);
+    const auto right = output.logits.detach().argmax(1).eq(batch["labels"]).to(at::kFloat).mean();
+    result.metrics.push_back({"accuracy", right});
+    result.side = std::move(output.side);
+    return result;
+  }
+
+  Evaluation evaluate(const EvaluateOptions& options) override;
+  std::vector<Prediction> predict(std::span<const std::string> inputs) override;
+
+  Batch example(std::int64_t samples) override {
+    Batch batch;
+    batch.tensors["images"] = at::zeros({samples, data_.channels, data_.image_size, data_.image_size});
+    batch.samples = samples;
+    return batch;
+  }
+  void infer(const Batch& batch) override { model_->classify(batch["images"]); }
+
+  void save_examples(const std::filesystem::path& folder, std::int64_t count) override;
+
+ private:
+  /// A data set that must have been opened.
+  static const ImageDataset& data(const std::shared_ptr<const ImageDataset>& dataset) {
+    if (!dataset) throw Error("this task was built without its data");
+    return *dataset;
+  }
+  Exhibit confusion(const metrics::ClassificationCounts& counts) const;
+  GalleryExhibit::Picture picture(const at::Tensor& image, std::int64_t label, std::int64_t guess, double probability) const;
+  void add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right, GalleryExhibit& wrong) const;
+
+  ImageClassificationOptions options_;
+  ImageDataOptions data_;
+  std::shared_ptr<ImageClassifier> model_;
+  std::shared_ptr<const ImageDataset> train_, test_;
+  std::vector<std::string> class_names_;
+};
+
+Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
+  torch::InferenceMode no_gradients;
+  const bool was_training = model_->is_training();
+  model_->eval();
+  const auto device = model_->parameters().front().device();
+  metrics::ClassificationCounts counts(data_.classes, kTopK);
+  StatisticsMean statistics;
+  GalleryExhibit right, wrong;
+  BatchPlan plan;
+  plan.batch_size = options.batch_size;
+  plan.workers = options.workers;
+  const std::int64_t total = data(test_).size();
+  auto batches = test_image_batches(test_, data_, plan);
+  for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
+    const auto output = model_->classify(batch["images"].to(device));
+    counts.add(output.logits, batch["labels"]);
+    statistics.add(output.side.statistics, batch.samples);
+    if (options.exhibits) add_pictures(batch, output.logits.to(at::kCPU), right, wrong);
+    if (options.progress) options.progress(counts.samples(), total);
+  }
+  model_->train(was_training);
+
+  Evaluation evaluation;
+  evaluation.metrics.set("accuracy", counts.accuracy());
+  if (data_.classes > kTopK) evaluation.metrics.set("top5_accuracy", counts.top_k_accuracy());
+  evaluation.metrics.set("loss", counts.negative_log_likelihood());
+  if (options.exhibits) {
+    if (data_.classes <= kLargestConfusion) evaluation.exhibits.push_back(confusion(counts));
+    evaluation.exhibits.push_back({"Right", "The first test images the model names rightly, with its probability.", right});
+    evaluation.exhibits.push_back({"Wrong", "The first test images the model names wrongly: its answer, then the truth.", wrong});
+    for (auto& exhibit : model_->exhibits(statistics.means())) evaluation.exhibits.push_back(std::move(exhibit));
+  }
+  return evaluation;
+}
+
+Exhibit ImageClassification::confusion(const metrics::ClassificationCounts& counts) const {
+  HeatMapExhibit map;
+  map.row_title = "true class";
+  map.column_title = "predicted class";
+  map.rows = map.columns = class_names_;
+  map.percent = true;
+  const auto& matrix = counts.confusion();
+  for (std::int64_t row = 0; row < data_.classes; ++row) {
+    const auto* begin = matrix.data() + row * data_.classes;
+    const auto sum = std::max<std::int64_t>(std::accumulate(begin, begin + data_.classes, std::int64_t{0}), 1);
+    for (std::int64_t column = 0; column < data_.classes; ++column)
+      map.values.push_back(static_cast<double>(begin[column]) / static_cast<double>(sum));
+  }
+  return {"Confusion matrix", "Share of each true class (row) that was given each answer (column).", map};
+}
+
+GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, std::int64_t label, std::int64_t guess,
+                                                     double probability) const {
+  GalleryExhibit::Picture result;
+  result.png = encode_png(tensor_to_image(image, data_));
+  result.good = guess == label;
+  const auto& answer = class_names_[static_cast<std::size_t>(guess)];
+  result.caption = format("{} {:.0f} %", answer, 100 * probability);
+  if (!result.good) result.caption += format(", is {}", class_names_[static_cast<std::size_t>(label)]);
+  return result;
+}
+
+void ImageClassification::add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
+                                       GalleryExhibit& wrong) const {
+  if (std::ssize(right.pictures) >= kGalleryPictures && std::ssize(wrong.pictures) >= kGalleryPictures) return;
+  const auto probabilities = logits.to(at::kDouble).softmax(1);
+  for (std::int64_t i = 0; i < batch.samples; ++i) {
+    const auto label = batch["labels"][i].item<std::int64_t>();
+    const auto guess = probabilities[i].argmax().item<std::int64_t>();
+    auto& gallery = guess == label ? right : wrong;
+    if (std::ssize(gallery.pictures) < kGalleryPictures)
+      gallery.pictures.push_back(picture(batch["images"][i], label, guess, probabilities[i][guess].item<double>()));
+  }
+}
+
+std::vector<Prediction> ImageClassification::predict(std::span<const std::string> inputs) {
+  torch::InferenceMode no_gradients;
+  model_->eval();
+  const auto device = model_->parameters().front().device();
+  std::vector<Prediction> predictions;
+  for (const auto& input : inputs) {
+    const MappedFile file(input);
+    const auto image = image_to_tensor(decode_image(file.bytes(), input), data_);
+    const auto logits = model_->classify(image.unsqueeze(0).to(device)).logits;
+    const auto [probability, label] = logits.to(at::kCPU, at::kDouble).softmax(1)[0].topk(std::min(kTopK, data_.classes));
+    Prediction prediction;
+    prediction.json = {{"file", input}, {"top", Json::array()}};
+    prediction.text = input;
+    for (std::int64_t i = 0; i < label.size(0); ++i) {
+      const auto& name = class_names_[static_cast<std::size_t>(label[i].item<std::int64_t>())];
+      const double share = probability[i].item<double>();
+      prediction.json["top"].push_back({{"class", name}, {"label", label[i].item<std::int64_t>()}, {"probability", share}});
+      prediction.text += format("\n  {:6.2f} %  {}", 100 * share, name);
+    }
+    predictions.push_back(std::move(prediction));
+  }
+  return predictions;
+}
+
+void ImageClassification::save_examples(const std::filesystem::path& folder, std::int64_t count) {
+  std::filesystem::create_directories(folder);
+  for (std::int64_t i = 0; i < std::min(count, data(test_).size()); ++i) {
+    const auto example = test_->get(i);
+    const auto png = encode_png(example.image);
+    auto label = class_names_[static_cast<std::size_t>(example.label)];
+    std::replace_if(label.begin(), label.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
+    write_file_atomically(folder / format("{:05}-{}.png", i, label),
+                          std::string_view(reinterpret_cast<const char*>(png.data()), png.size()));
+  }
+}
+
+}  // namespace
+
+void ImageClassificationOptions::visit(FieldVisitor& v) {
+  v.field("label_smoothing", label_smoothing, "share of each target spread evenly over all classes");
+  v.field("class_names", class_names, "names of the classes by label, for data that carries none");
+}
+
+void ImageClassificationOptions::validate(std::int64_t classes) const {
+  if (!(label_smoothing >= 0 && label_smoothing < 1))
+    throw ConfigError(format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
+  if (!class_names.empty() && std::ssize(class_names) != classes)
+    throw ConfigError(format("`task.class_names` has {} names but `data.classes` is {}; give one name a class or none",
+                             class_names.size(), classes));
+}
+
+ImageClassificationRecipe::ImageClassificationRecipe(VisitFields visit_model,
+                                                     std::function<void(const ImageClassifierInput&)> validate_model,
+                                                     MakeImageClassifier make)
+    : visit_model_(std::move(visit_model)), validate_model_(std::move(validate_model)), make_(std::move(make)) {}
+
+ImageClassifierInput ImageClassificationRecipe::input() const { return {data_.channels, data_.image_size, data_.classes}; }
+
+void ImageClassificationRecipe::visit(FieldVisitor& v) {
+  v.group("task", options_, "what is learned");
+  v.group("data", data_, "the images");
+  v.enter("model", "the model");
+  visit_model_(v);
+  v.leave();
+}
+
+void ImageClassificationRecipe::validate() const {
+  data_.validate();
+  options_.validate(data_.classes);
+  validate_model_(input());
+}
+
+std::unique_ptr<Task> ImageClassificationRecipe::build(const BuildContext& context) {
+  return std::make_unique<ImageClassification>(options_, data_, make_(input()), context);
+}
+
+}  // namespace stoa
