@@ -40,7 +40,7 @@ install_packages() {
     if has sudo && sudo -n true 2>/dev/null; then
       as_root=(sudo -n)
     else
-      code=2 fail "packages are missing and this user may not install them; run: sudo apt-get install -y $*"
+      code=2 fail "packages are missing and this user may not install them; run: sudo apt-get update && sudo apt-get install -y $*"
     fi
   fi
   say "apt-get install $*"
@@ -176,11 +176,13 @@ trap 'exit 130' INT TERM
 rm -rf "$deps/tmp"  # of a set-up that was killed
 mkdir "$deps/tmp"
 
-ensure_packages
-check_tools
+needs=()
 if ! torch_is_there; then
-  python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3: python3-pip:
-  install_torch
+  torch_missing=yes needs=(python3: python3-pip:)
+  ! python3 -m pip --version >/dev/null 2>&1 || needs=()
 fi
+ensure_packages "${needs[@]}"
+check_tools
+[ -z "${torch_missing:-}" ] || install_torch
 [ -e "$deps/test-packages-tried" ] || ! python3 -m pip --version >/dev/null 2>&1 || install_test_packages
 if [ -n "$did_something" ]; then say "complete"; else say "already complete"; fi

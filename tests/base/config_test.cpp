@@ -81,6 +81,25 @@ TEST(Config, FromFileNamesTheFileAsItWasGiven) {
   EXPECT_THROW(Config::from_file(dir / "none.toml"), IoError);
 }
 
+TEST(Config, AFileIsLaidOverItsBaseTableByTable) {
+  const test::TempDir folder;
+  write_file_atomically(folder / "base.toml", "a = 1\n[t]\nx = 1\ny = 2\n");
+  write_file_atomically(folder / "own.toml", "base = \"base.toml\"\nb = 3\n[t]\ny = 4\n");
+  const Config config = Config::from_file(folder / "own.toml");
+  EXPECT_EQ(config.values(), Json::parse(R"({"a": 1, "t": {"x": 1, "y": 4}, "b": 3})"));
+  EXPECT_EQ(config.where("t.y"), (folder / "own.toml").string() + ":4");
+  EXPECT_EQ(config.where("t.x"), (folder / "base.toml").string() + ":3");
+}
+
+TEST(Config, ABaseThatIsMissingOrACircleIsRefused) {
+  const test::TempDir folder;
+  write_file_atomically(folder / "lost.toml", "base = \"gone.toml\"\n");
+  EXPECT_NE(thrown<ConfigError>([&] { Config::from_file(folder / "lost.toml"); }).find("gone.toml, which is not there"),
+            std::string::npos);
+  write_file_atomically(folder / "ring.toml", "base = \"ring.toml\"\n");
+  EXPECT_NE(thrown<ConfigError>([&] { Config::from_file(folder / "ring.toml"); }).find("circle"), std::string::npos);
+}
+
 TEST(Config, TextThatIsNotTomlIsRefusedOnOneLineWithItsPlace) {
   const std::string message = thrown<ConfigError>([] { parse("a = 1\nb = = 2\n"); });
   EXPECT_TRUE(message.starts_with("r.toml:2:5: not valid TOML: ")) << message;
@@ -99,7 +118,7 @@ TEST(Config, FromJsonNeedsAnObject) {
   const Config config = Config::from_json(Json{{"a", {{"b", 1}}}}, "state.json");
   EXPECT_EQ(config.where("a.b"), "state.json");
   EXPECT_EQ(thrown<ConfigError>([] { Config::from_json(Json::array(), "state.json"); }),
-            "state.json: the document is a array; an object is needed");
+            "state.json: the document is of type array; an object is needed");
 }
 
 TEST(Config, SetReplacesAValueAndItsPlace) {

@@ -6,6 +6,7 @@
 #include <pty.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "support/thrown.h"
@@ -81,7 +82,9 @@ TEST_F(ProgressTest, FinishDrawsTheLastStateOnce) {
     progress.finish();
   });
   EXPECT_TRUE(text.starts_with("train: 10/10 steps, ")) << text;
-  EXPECT_TRUE(text.ends_with("took 0 s, loss 0.1\n")) << text;
+  EXPECT_TRUE(text.ends_with(", loss 0.1\n")) << text;
+  STOA_EXPECT_CONTAINS(text, ", took ");
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1) << text;
 }
 
 TEST_F(ProgressTest, AResumedRunCountsItsRateFromWhereItStarted) {
@@ -113,10 +116,10 @@ TEST_F(ProgressTest, ATerminalShowsOneLineThatIsRedrawn) {
   const std::string text = printed_on_terminal(80, [] {
     Progress progress("train", "steps", 10);
     progress.start_at(10);
-    progress.update(10);
     progress.finish();
   });
-  EXPECT_EQ(text, "\r\033[Ktrain: 0/10 steps\r\033[Ktrain: 10/10 steps, took 0 s\r\n");
+  EXPECT_TRUE(text.starts_with("\r\033[Ktrain: 0/10 steps\r\033[Ktrain: 10/10 steps, took ")) << text;
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1) << text;
 }
 
 TEST_F(ProgressTest, ALogOnATerminalMovesTheProgressLineBelowIt) {

@@ -143,10 +143,38 @@ void write_table(const Json& table, const std::string& header, std::string& text
   }
 }
 
+// Lays `over` on `under`: tables are merged, other values replaced.
+void lay_over(Json& under, const Json& over) {
+  for (const auto& [name, value] : over.items()) {
+    if (value.is_object() && under.contains(name) && under[name].is_object())
+      lay_over(under[name], value);
+    else
+      under[name] = value;
+  }
+}
+
+constexpr int kDeepestBase = 8;  // files that build on one another; more is taken for a circle
+
 }  // namespace
 
-Config Config::from_file(const std::filesystem::path& file) {
-  return from_text(read_file(file), file.string());
+Config Config::from_file(const std::filesystem::path& file) { return from_file(file, 0); }
+
+Config Config::from_file(const std::filesystem::path& file, int depth) {
+  Config config = from_text(read_file(file), file.string());
+  const Json* base = config.find("base");
+  if (base == nullptr) return config;
+  const std::string where = config.where("base");
+  if (!base->is_string()) throw ConfigError(format("{}: `base` names another file; text in quotes is needed", where));
+  const auto path = file.parent_path() / base->get<std::string>();
+  if (depth == kDeepestBase)
+    throw ConfigError(format("{}: files build on one another more than {} deep; is there a circle?", where, kDeepestBase));
+  if (!std::filesystem::exists(path)) throw ConfigError(format("{}: `base` names {}, which is not there", where, path.string()));
+  Config result = from_file(path, depth + 1);
+  result.name_ = config.name_;
+  config.values_.erase("base");
+  lay_over(result.values_, config.values_);
+  for (auto& [key, place] : config.where_) result.where_[key] = place;
+  return result;
 }
 
 Config Config::from_text(std::string_view text, const std::string& name) {
@@ -165,7 +193,8 @@ Config Config::from_text(std::string_view text, const std::string& name) {
 
 Config Config::from_json(Json values, const std::string& name) {
   if (!values.is_object())
-    throw ConfigError(format("{}: the document is a {}; an object is needed", name, values.type_name()));
+    throw ConfigError(
+        format("{}: the document is of type {}; an object is needed", name, values.type_name()));
   Config config;
   config.name_ = name;
   config.values_ = std::move(values);
@@ -242,14 +271,15 @@ std::string to_toml_value(const Json& value) {
       for (const auto& [name, item] : value.items()) add(key_text(name) + " = " + to_toml_value(item));
       return "{" + text + "}";
     default:
-      throw ConfigError(format("a {} value cannot be written as TOML; leave the key out", value.type_name()));
+      throw ConfigError(
+          format("a value of type {} cannot be written as TOML; leave the key out", value.type_name()));
   }
 }
 
 std::string to_toml(const Json& values) {
   if (!values.is_object())
-    throw ConfigError(
-        format("a {} cannot be written as a TOML document; an object is needed", values.type_name()));
+    throw ConfigError(format("a value of type {} cannot be written as a TOML document; an object is needed",
+                             values.type_name()));
   std::string text;
   write_table(values, "", text);
   return text;

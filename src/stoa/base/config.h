@@ -12,7 +12,8 @@ namespace stoa {
 /// A parsed TOML document: nested values, and for each key where it was written, so that errors can point there.
 class Config {
  public:
-  /// Parses a file. Throws IoError or ConfigError with line and column.
+  /// Parses a file. A top-level `base = "OTHER.toml"` (relative to the file) is read first and the file's own values are
+  /// laid over it, table by table. Throws IoError, or ConfigError with line and column.
   static Config from_file(const std::filesystem::path& file);
   /// Parses text; `name` stands for the file in messages.
   static Config from_text(std::string_view text, const std::string& name);
@@ -35,6 +36,8 @@ class Config {
   std::string where(std::string_view key) const;
 
  private:
+  static Config from_file(const std::filesystem::path& file, int depth);
+
   Json values_ = Json::object();
   std::map<std::string, std::string, std::less<>> where_;
   std::string name_;

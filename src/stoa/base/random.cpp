@@ -43,8 +43,10 @@ double log_gamma_number(RandomStream& random, double shape) {
 }  // namespace
 
 std::uint64_t mix_seed(std::initializer_list<std::uint64_t> parts) {
-  std::uint64_t seed = scramble(parts.size() + kGolden);
-  for (const std::uint64_t part : parts) seed = scramble((seed ^ scramble(part + kGolden)) + kGolden);
+  constexpr std::uint64_t kStart =
+      0x243f6a8885a308d3u;  // digits of pi: far from the small numbers that parts are
+  std::uint64_t seed = scramble(kStart + parts.size());
+  for (const std::uint64_t part : parts) seed = scramble((seed + kGolden) ^ part);
   return seed;
 }
 

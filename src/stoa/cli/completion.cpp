@@ -91,9 +91,10 @@ std::string replaced(std::string text, const std::map<char, std::string>& replac
   return result;
 }
 
-// ------------------------------------------------------------------------------------------------------- bash
+// ------------------------------------------------------------------ bash
 
-constexpr const char* kBashStart = R"(# Completion of stoa for bash. To use it: source <(stoa completion bash)
+constexpr const char* kBashStart =
+    R"sh(# Completion of stoa for bash. To use it: source <(stoa completion bash)
 _stoa_files() {
   compopt -o filenames
   case "$1" in
@@ -105,7 +106,7 @@ _stoa_files() {
 _stoa_words() {
   mapfile -t COMPREPLY < <(compgen -W "$1" -- "$2")
 }
-)";
+)sh";
 
 std::string bash_values(const Values& values) {
   switch (values.kind) {
@@ -123,23 +124,27 @@ std::string bash_values(const Values& values) {
 }
 
 std::string bash_script(const Command& root, const std::vector<Command>& commands) {
-  std::vector<std::string> names;
+  std::vector<std::string> names, value_flags;
   std::string values, positionals, flags;
   for (const Command& command : commands) {
     names.push_back(command.name);
     for (const Flag& flag : command.flags)
       for (const std::string& name : flag.names)
-        if (flag.takes_value)
+        if (flag.takes_value) {
+          value_flags.push_back(name);
           values += format("    \"{} {}\") {}; return ;;\n", command.name, name, bash_values(flag.values));
+        }
     flags += format("      {}) _stoa_words '{}' \"$current\" ;;\n", command.name, all_flags(command));
     const auto& places = command.positionals;
     for (std::size_t i = 0; i < places.size(); ++i)  // the last one may be repeated
-      positionals += format("    {}-{}) {} ;;\n", command.name, i + 1 == places.size() ? "*" : std::to_string(i + 1),
-                            bash_values(places[i]));
+      positionals += format("    {}-{}) {} ;;\n", command.name,
+                            i + 1 == places.size() ? "*" : std::to_string(i + 1), bash_values(places[i]));
   }
-  return format(R"({}_stoa() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" command="" place=0 word
+  return format(R"sh({}_stoa() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" command="" place=0 value="" word
   for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    if [[ -n "$value" ]]; then value=""; continue; fi
+    case "$word" in {}) value=1 ;; esac
     [[ "$word" == -* ]] && continue
     [[ -n "$command" ]] && place=$((place + 1))
     case "$word" in {}) [[ -z "$command" ]] && command="$word" ;; esac
@@ -160,11 +165,12 @@ std::string bash_script(const Command& root, const std::vector<Command>& command
 {}  esac
 }}
 complete -F _stoa stoa
-)",
-                kBashStart, join(names, "|"), values, join(names, " "), all_flags(root), flags, positionals);
+)sh",
+                kBashStart, join(value_flags, "|"), join(names, "|"), values, join(names, " "),
+                all_flags(root), flags, positionals);
 }
 
-// -------------------------------------------------------------------------------------------------------- zsh
+// ------------------------------------------------------------------ zsh
 
 std::string zsh_values(const Values& values) {
   switch (values.kind) {
@@ -200,11 +206,12 @@ std::string zsh_script(const Command& root, const std::vector<Command>& commands
     summaries += format("        '{}:{}'\n", command.name, zsh_help(command.summary));
     std::string specs = zsh_flags(command);
     for (std::size_t i = 0; i < command.positionals.size(); ++i)
-      specs += format(" \\\n        '{}:argument:{}'", i + 1 == command.positionals.size() ? "*" : std::to_string(i + 1),
+      specs += format(" \\\n        '{}:argument:{}'",
+                      i + 1 == command.positionals.size() ? "*" : std::to_string(i + 1),
                       zsh_values(command.positionals[i]));
     cases += format("      {}) _arguments{} ;;\n", command.name, specs);
   }
-  return format(R"(#compdef stoa
+  return format(R"sh(#compdef stoa
 # Completion of stoa for zsh. To use it: source <(stoa completion zsh)
 _stoa() {{
   local state line
@@ -222,11 +229,11 @@ _stoa() {{
   esac
 }}
 compdef _stoa stoa
-)",
+)sh",
                 zsh_flags(root), summaries, cases);
 }
 
-// ------------------------------------------------------------------------------------------------------- fish
+// ------------------------------------------------------------------ fish
 
 std::string fish_values(const Values& values) {
   switch (values.kind) {
@@ -265,7 +272,8 @@ std::string fish_script(const Command& root, const std::vector<Command>& command
       fish_flags(root, "__fish_use_subcommand");
   for (const Command& command : commands) {
     const std::string condition = "__fish_seen_subcommand_from " + command.name;
-    script += format("complete -c stoa -n __fish_use_subcommand -a {} -d {}\n", command.name, fish_text(command.summary));
+    script += format("complete -c stoa -n __fish_use_subcommand -a {} -d {}\n", command.name,
+                     fish_text(command.summary));
     script += fish_flags(command, condition);
     for (const Values& values : command.positionals)
       if (values.kind != Values::Kind::kNothing)

@@ -48,7 +48,8 @@ void eval_command(const Program& program, const EvalArguments& arguments) {
   install_interrupt_handler();
   LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, true);
   const Evaluation evaluation = evaluate_run(loaded);
-  const InferenceSpeed speed = measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
+  const InferenceSpeed speed =
+      measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
   write_evaluation(arguments.run, evaluation, speed, loaded.step);
   const Json json = {
       {"run", arguments.run},

@@ -25,7 +25,8 @@ void experiment_command(const Program& program, const ExperimentArguments& argum
   install_interrupt_handler();
   const fs::path file = arguments.file;
   if (!fs::is_regular_file(file))
-    throw ConfigError(format("{}: there is no such experiment; the project's own lie in experiments/", file.string()));
+    throw ConfigError(
+        format("{}: there is no such experiment; the project's own lie in experiments/", file.string()));
   const std::string name = file.stem().string();
   const fs::path out = arguments.out.empty() ? fs::path("runs") / name : fs::path(arguments.out);
   const fs::path pages = arguments.pages.empty() ? file.parent_path() : fs::path(arguments.pages);
@@ -37,12 +38,15 @@ void experiment_command(const Program& program, const ExperimentArguments& argum
 
 void add_experiment(Program& program) {
   const auto arguments = std::make_shared<ExperimentArguments>();
-  CLI::App& command = add_command(program, "experiment", "run a table of recipes, overrides and seeds, and write its page",
-                                  "stoa experiment experiments/wide_net.toml --out runs/wide_net",
-                                  [&program, arguments] { experiment_command(program, *arguments); });
+  CLI::App& command =
+      add_command(program, "experiment", "run a table of recipes, overrides and seeds, and write its page",
+                  "stoa experiment experiments/wide_net.toml --out runs/wide_net",
+                  [&program, arguments] { experiment_command(program, *arguments); });
   command.add_option("EXPERIMENT", arguments->file, "experiment (.toml)")->type_name("")->required();
   command.add_option("--out", arguments->out, "folder of the runs; runs/NAME if not given")->type_name("DIR");
-  command.add_option("--pages", arguments->pages, "folder of NAME.md and NAME.html; beside the experiment if not given")
+  command
+      .add_option("--pages", arguments->pages,
+                  "folder of NAME.md and NAME.html; beside the experiment if not given")
       ->type_name("DIR");
 }
 

@@ -56,8 +56,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const torch::nn::Module& mo
   memory.bf16 = precision == Precision::kBf16 || (precision == Precision::kAuto && cpu_has_bf16());
   const std::int64_t micro = recipe.train.micro_batch_size;
   memory.batch_size = micro > 0 ? micro : recipe.train.batch_size;
-  memory.activations = static_cast<double>(description.activations()) * static_cast<double>(memory.batch_size) *
-                       (memory.bf16 ? 2 : 4);
+  memory.activations = static_cast<double>(description.activations()) *
+                       static_cast<double>(memory.batch_size) * (memory.bf16 ? 2 : 4);
   return memory;
 }
 
@@ -78,29 +78,28 @@ Json parts_json(const nn::ModelDescription& description) {
 
 Json memory_json(const MemoryEstimate& memory) {
   const auto whole = [](double count) { return static_cast<std::int64_t>(count); };
-  return {{"weights", whole(memory.weights)},
-          {"gradients", whole(memory.gradients)},
-          {"optimizer", whole(memory.optimizer)},
-          {"average", whole(memory.average)},
-          {"activations", whole(memory.activations)},
-          {"total", whole(memory.total())},
-          {"batch_size", memory.batch_size},
-          {"bf16", memory.bf16}};
+  return {{"weights", whole(memory.weights)},         {"gradients", whole(memory.gradients)},
+          {"optimizer", whole(memory.optimizer)},     {"average", whole(memory.average)},
+          {"activations", whole(memory.activations)}, {"total", whole(memory.total())},
+          {"batch_size", memory.batch_size},          {"bf16", memory.bf16}};
 }
 
 std::string parts_text(const nn::ModelDescription& description) {
   const std::int64_t parameters = description.parameters(), macs = description.macs();
   Rows rows = {{"part", "parameters", "share", "MACs a sample", "share"}};
   for (const nn::ModelPart& part : description.parts)
-    rows.push_back({part.name, thousands(part.parameters), format("{:.1f} %", 100 * share(part.parameters, parameters)),
-                    thousands(part.macs), format("{:.1f} %", 100 * share(part.macs, macs))});
+    rows.push_back({part.name, thousands(part.parameters),
+                    format("{:.1f} %", 100 * share(part.parameters, parameters)), thousands(part.macs),
+                    format("{:.1f} %", 100 * share(part.macs, macs))});
   rows.push_back({});
   rows.push_back({"total", thousands(parameters), "", thousands(macs), ""});
   return text_table(rows);
 }
 
 std::string memory_text(const MemoryEstimate& memory) {
-  Rows rows = {{"memory of training", "estimate"}, {"weights", bytes(memory.weights)}, {"gradients", bytes(memory.gradients)}};
+  Rows rows = {{"memory of training", "estimate"},
+               {"weights", bytes(memory.weights)},
+               {"gradients", bytes(memory.gradients)}};
   if (memory.optimizer > 0) rows.push_back({"optimizer", bytes(memory.optimizer)});
   if (memory.average > 0) rows.push_back({"averaged weights", bytes(memory.average)});
   rows.push_back({format("activations of {} {} in {}", thousands(memory.batch_size),
@@ -121,7 +120,8 @@ struct Source {
 Source open_source(const InfoArguments& arguments) {
   const fs::path path = arguments.source;
   if (!fs::is_directory(path)) return {open_recipe(path, arguments.set), nullptr, nullptr};
-  if (!arguments.set.empty()) throw ConfigError("--set changes a recipe and a run keeps its own; name a recipe");
+  if (!arguments.set.empty())
+    throw ConfigError("--set changes a recipe and a run keeps its own; name a recipe");
   const RunFolder folder = RunFolder::open(path);
   const Json info = folder.info();
   const Json run = {{"run", path.string()}, {"checkpoints", CheckpointStore(folder.checkpoints()).steps()}};
@@ -135,17 +135,13 @@ void describe_source(const Program& program, const InfoArguments& arguments) {
   const nn::ModelDescription description = task->describe();
   const MemoryEstimate memory = estimate_memory(recipe, task->model(), description);
 
-  Json json = {{"name", arguments.source},
-               {"title", recipe.title},
-               {"task", recipe.task_name},
-               {"model", recipe.model_name},
-               {"input", description.input},
-               {"parameters", description.parameters()},
-               {"macs", description.macs()},
-               {"parts", parts_json(description)},
+  Json json = {{"name", arguments.source},     {"title", recipe.title},
+               {"task", recipe.task_name},     {"model", recipe.model_name},
+               {"input", description.input},   {"parameters", description.parameters()},
+               {"macs", description.macs()},   {"parts", parts_json(description)},
                {"memory", memory_json(memory)}};
-  std::string text = format("{}: {} with {}, input {}\n", arguments.source, recipe.task_name, recipe.model_name,
-                            description.input);
+  std::string text = format("{}: {} with {}, input {}\n", arguments.source, recipe.task_name,
+                            recipe.model_name, description.input);
   if (!recipe.title.empty()) text += recipe.title + "\n";
   if (!source.run.is_null()) {
     json.update(source.run);
@@ -175,9 +171,10 @@ void info_command(const Program& program, const InfoArguments& arguments) {
 
 void add_info(Program& program) {
   const auto arguments = std::make_shared<InfoArguments>();
-  CLI::App& command = add_command(program, "info", "size of a recipe's or a run's model; without argument, the list of systems",
-                                  "stoa info recipes/wide_net/widenet_b.toml --set train.batch_size=32",
-                                  [&program, arguments] { info_command(program, *arguments); });
+  CLI::App& command = add_command(
+      program, "info", "size of a recipe's or a run's model; without argument, the list of systems",
+      "stoa info recipes/wide_net/widenet_b.toml --set train.batch_size=32",
+      [&program, arguments] { info_command(program, *arguments); });
   command.add_option("RECIPE|RUN", arguments->source, "recipe (.toml) or folder of a run")->type_name("");
   add_set_option(command, arguments->set);
 }

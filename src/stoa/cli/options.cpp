@@ -32,7 +32,8 @@ std::string top_table(const std::string& key) {
 
 bool same(const std::vector<FieldDoc>& a, const std::vector<FieldDoc>& b) {
   return std::ranges::equal(a, b, [](const FieldDoc& x, const FieldDoc& y) {
-    return x.key == y.key && x.type == y.type && x.value == y.value && x.help == y.help && x.condition == y.condition;
+    return x.key == y.key && x.type == y.type && x.value == y.value && x.help == y.help &&
+           x.condition == y.condition;
   });
 }
 
@@ -97,13 +98,16 @@ std::string heading(const Section& section, std::size_t systems) {
 
 std::string markdown(const std::vector<Section>& sections, std::size_t systems) {
   std::string text =
-      "# Options of a recipe\n\nMade by `stoa options --markdown`; every key a recipe may hold, with its default. "
+      "# Options of a recipe\n\nMade by `stoa options --markdown`; every key a recipe may hold, with its "
+      "default. "
       "On the command line: `--set train.steps=100`.\n";
   for (const Section& section : sections) {
-    text += format("\n## {}\n\n| Key | Type | Default | What it does |\n|---|---|---|---|\n", heading(section, systems));
+    text += format("\n## {}\n\n| Key | Type | Default | What it does |\n|---|---|---|---|\n",
+                   heading(section, systems));
     for (const FieldDoc& doc : section.fields) {
       const std::string condition = doc.condition.empty() ? "" : format(" (only when {})", doc.condition);
-      text += format("| `{}` | {} | `{}` | {} |\n", doc.key, cell(doc.type), cell(doc.value), cell(doc.help + condition));
+      text += format("| `{}` | {} | `{}` | {} |\n", doc.key, cell(doc.type), cell(doc.value),
+                     cell(doc.help + condition));
     }
   }
   return text;

@@ -25,8 +25,8 @@ constexpr const char* kExamples =
 
 void add_shared_flags(Program& program, CLI::App& app) {
   app.add_flag("--json", program.json, "print one JSON object on standard output");
-  auto* quiet = app.add_flag("-q,--quiet", program.quiet, "say nothing but results, warnings and errors");
-  app.add_flag("-v,--verbose", program.verbose, "say more")->excludes(quiet);
+  app.add_flag("-q,--quiet", program.quiet, "say nothing but results, warnings and errors");
+  app.add_flag("-v,--verbose", program.verbose, "say more: time and memory the command took");
 }
 
 std::vector<std::string> command_names(const CLI::App& app) {
@@ -57,7 +57,8 @@ std::string misplaced(const CLI::App& app, const std::string& called) {
   return format("`{}` takes no further argument `{}`; see `{} --help`", called, words[0], called);
 }
 
-// One line for a command line that CLI11 refused. A misspelt word is reported before anything it may have caused.
+// One line for a command line that CLI11 refused. A misspelt word is reported before anything it may have
+// caused.
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<CLI::App*> chosen = app.get_subcommands();
   const std::string called = chosen.empty() ? "stoa" : "stoa " + chosen[0]->get_name();
@@ -140,7 +141,8 @@ int run(int argc, const char* const* argv) {
     return 0;
   } catch (const CLI::CallForHelp&) {
     const std::vector<CLI::App*> chosen = app.get_subcommands();
-    std::fputs((chosen.empty() ? app.help() : chosen[0]->help("stoa " + chosen[0]->get_name())).c_str(), stdout);
+    std::fputs((chosen.empty() ? app.help() : chosen[0]->help("stoa " + chosen[0]->get_name())).c_str(),
+               stdout);
     return 0;
   } catch (const CLI::CallForVersion& version) {
     std::printf("%s\n", version.what());

@@ -13,26 +13,28 @@ class Option;
 
 namespace stoa::cli {
 
-/// The program while its command line is read: CLI11's tree, the flags that all commands share, and what the chosen
-/// command is going to do.
+/// The program while its command line is read: CLI11's tree, the flags that all commands share, and what the
+/// chosen command is going to do.
 struct Program {
   CLI::App& app;
   bool json = false;
   bool quiet = false;
   bool verbose = false;
-  std::function<void()> action;
+  std::function<void()> action = {};
 };
 
-/// Reads the command line, runs the command, and returns the exit code: 0, or an error's (2 usage and recipes, 3 data,
-/// 4 device and memory, 130 interrupted, 1 anything else) after one line `stoa: ...` on standard error.
+/// Reads the command line, runs the command, and returns the exit code: 0, or an error's (2 usage and
+/// recipes, 3 data, 4 device and memory, 130 interrupted, 1 anything else) after one line `stoa: ...` on
+/// standard error.
 int run(int argc, const char* const* argv);
 
 /// Adds the whole command line to an empty app.
 void add_commands(Program& program);
 
-/// Adds one command with the shared flags; `example` ends its help. `action` runs after the command line was accepted.
-CLI::App& add_command(Program& program, const std::string& name, const std::string& summary, const std::string& example,
-                      std::function<void()> action);
+/// Adds one command with the shared flags; `example` ends its help. `action` runs after the command line was
+/// accepted.
+CLI::App& add_command(Program& program, const std::string& name, const std::string& summary,
+                      const std::string& example, std::function<void()> action);
 
 /// Adds `--set KEY=VALUE`, one value a flag, so that what follows stays a positional.
 CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& set);

@@ -17,7 +17,8 @@ std::string missing_recipe(const fs::path& file) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error))
     if (entry.path().extension() == ".toml") names.push_back(entry.path().filename().string());
   const std::string near = nearest(file.filename().string(), names);
-  if (near.empty()) return format("{}: there is no such recipe; the ready ones lie in recipes/", file.string());
+  if (near.empty())
+    return format("{}: there is no such recipe; the ready ones lie in recipes/", file.string());
   const fs::path meant = file.has_parent_path() ? folder / near : fs::path(near);
   return format("{}: there is no such recipe; did you mean `{}`?", file.string(), meant.string());
 }
@@ -26,9 +27,9 @@ std::string missing_recipe(const fs::path& file) {
 
 Config open_recipe(const fs::path& file, const std::vector<std::string>& set) {
   if (fs::is_directory(file))
-    throw ConfigError(
-        format("{}: a recipe is a .toml file and this is a folder; to go on with a run: stoa train --resume {}",
-               file.string(), file.string()));
+    throw ConfigError(format(
+        "{}: a recipe is a .toml file and this is a folder; to go on with a run: stoa train --resume {}",
+        file.string(), file.string()));
   if (!fs::exists(file)) throw ConfigError(missing_recipe(file));
   Config config = Config::from_file(file);
   for (const std::string& assignment : set) config.set(assignment);

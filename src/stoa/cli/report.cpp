@@ -32,7 +32,9 @@ void add_report(Program& program) {
                                   "stoa report runs/wide_net-0 runs/vit-0 --out comparison.html",
                                   [&program, arguments] { report_command(program, *arguments); });
   command.add_option("RUN", arguments->runs, "folders of runs")->type_name("")->required();
-  command.add_option("--out", arguments->out, "the page; RUN/report.html if not given, report.html for several runs")
+  command
+      .add_option("--out", arguments->out,
+                  "the page; RUN/report.html if not given, report.html for several runs")
       ->type_name("FILE");
 }
 

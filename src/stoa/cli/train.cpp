@@ -25,7 +25,8 @@ TrainRequest request_of(const TrainArguments& arguments) {
   if (arguments.recipe.empty() && arguments.resume.empty())
     throw ConfigError("nothing to train: name a RECIPE, or a run to go on with (--resume RUN)");
   if (arguments.recipe.empty() && !arguments.set.empty())
-    throw ConfigError("--set changes a recipe and a resumed run keeps its own; name a RECIPE to start a run from");
+    throw ConfigError(
+        "--set changes a recipe and a resumed run keeps its own; name a RECIPE to start a run from");
   if (!arguments.resume.empty() && !arguments.out.empty())
     throw ConfigError("--resume goes on in the run's own folder; leave out --out");
   if (arguments.step && arguments.resume.empty())
@@ -41,9 +42,11 @@ TrainRequest request_of(const TrainArguments& arguments) {
 void train_command(const Program& program, const TrainArguments& arguments) {
   install_interrupt_handler();
   const TrainResult result = run_training(request_of(arguments), catalog());
-  const Json json = {{"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
-  print_result(program, json,
-               format("{}\n{} steps: {}\n", result.run.string(), thousands(result.steps), result.metrics.text()));
+  const Json json = {
+      {"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
+  print_result(
+      program, json,
+      format("{}\n{} steps: {}\n", result.run.string(), thousands(result.steps), result.metrics.text()));
 }
 
 }  // namespace
@@ -56,8 +59,10 @@ void add_train(Program& program) {
                   [&program, arguments] { train_command(program, *arguments); });
   command.add_option("RECIPE", arguments->recipe, "recipe (.toml)")->type_name("");
   add_set_option(command, arguments->set);
-  command.add_option("--out", arguments->out, "folder of the new run; runs/NAME-SEED if not given")->type_name("DIR");
-  command.add_option("--resume", arguments->resume, "go on with this run from its newest checkpoint")->type_name("RUN");
+  command.add_option("--out", arguments->out, "folder of the new run; runs/NAME-SEED if not given")
+      ->type_name("DIR");
+  command.add_option("--resume", arguments->resume, "go on with this run from its newest checkpoint")
+      ->type_name("RUN");
   command.add_option("--step", arguments->step, "the checkpoint to go on from")->type_name("STEP");
 }
 

@@ -4,22 +4,17 @@
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <vector>
 
-#include "stoa/base/progress.h"
-
 namespace stoa {
 
-void for_each_parallel(std::int64_t count, const std::string& label,
-                       const std::function<void(std::int64_t)>& task) {
+void for_each_parallel(std::int64_t count, const std::function<void(std::int64_t)>& task,
+                       Progress* progress) {
   std::mutex mutex;
   std::int64_t next = 0, done = 0;
   std::int64_t failed = std::numeric_limits<std::int64_t>::max();
   std::exception_ptr error;
-  std::optional<Progress> progress;
-  if (!label.empty()) progress.emplace(label, "items", count);
 
   const auto work = [&] {
     std::unique_lock lock(mutex);

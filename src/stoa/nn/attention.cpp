@@ -15,25 +15,23 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
   if (heads < 1 || dim % heads != 0)
     throw ConfigError(format("`heads` is {} but must divide `dim` = {}; choose a divisor of {}", heads, dim, dim));
   qkv_weight = register_parameter("qkv_weight", at::empty({3 * dim, dim}));
-  qkv_bias = register_parameter("qkv_bias", at::zeros({3 * dim}));
-  out = register_module("out", torch::nn::Linear(dim, dim));
+  qkv_bias = register_parameter("qkv_bias", at::empty({3 * dim}));
+  out = register_module("out", Linear(dim, dim));
 
+  constant_(qkv_bias, 0);
   const double d = static_cast<double>(dim), h = static_cast<double>(heads);
   switch (options.init) {
     case AttentionInit::kGlorot:
       glorot_uniform_(qkv_weight, d, d);
-      glorot_uniform_(out->weight, d, d);
       break;
     case AttentionInit::kFused:
       glorot_uniform_(qkv_weight, d, 3 * d);
-      glorot_uniform_(out->weight, d, d);
       break;
     case AttentionInit::kCode:
       glorot_uniform_(qkv_weight, d * h, d * d / h);
       glorot_uniform_(out->weight, d, d * h);
       break;
   }
-  constant_(out->bias, 0);
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x) {

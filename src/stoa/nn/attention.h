@@ -1,13 +1,13 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 #include <map>
 #include <string>
 
+#include "stoa/nn/linear.h"
 #include "stoa/nn/parameters.h"
 
 namespace stoa::nn {
@@ -37,7 +37,7 @@ class AttentionImpl : public torch::nn::Module, public HasSlices {
 
   at::Tensor qkv_weight;  ///< [3 dim, dim]: q, k, v stacked
   at::Tensor qkv_bias;    ///< [3 dim]
-  torch::nn::Linear out{nullptr};
+  Linear out{nullptr};
 
  private:
   AttentionOptions options_;

@@ -17,4 +17,14 @@ void truncated_normal_(const at::Tensor& tensor, double deviation);
 
 void constant_(const at::Tensor& tensor, double value);
 
+/// While one lives, the initialisers of this thread do nothing: for models that are only counted, or whose weights are
+/// read from a file. Memory that is never written costs nothing.
+class SkipInitialisation {
+ public:
+  SkipInitialisation();
+  ~SkipInitialisation();
+  SkipInitialisation(const SkipInitialisation&) = delete;
+  SkipInitialisation& operator=(const SkipInitialisation&) = delete;
+};
+
 }  // namespace stoa::nn

@@ -17,12 +17,10 @@ at::Tensor activate(const at::Tensor& x, ops::Activation activation) {
 }
 
 MlpImpl::MlpImpl(const MlpOptions& options) : options_(options) {
-  in = register_module("in", torch::nn::Linear(options.dim, options.hidden));
-  out = register_module("out", torch::nn::Linear(options.hidden, options.dim));
-  for (auto& layer : {in, out}) {
-    glorot_uniform_(layer->weight, static_cast<double>(options.dim), static_cast<double>(options.hidden));
-    normal_(layer->bias, 1e-6);
-  }
+  in = register_module("in", Linear(options.dim, options.hidden));
+  out = register_module("out", Linear(options.hidden, options.dim));
+  normal_(in->bias, 1e-6);
+  normal_(out->bias, 1e-6);
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {

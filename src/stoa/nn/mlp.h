@@ -1,11 +1,11 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
 
+#include "stoa/nn/linear.h"
 #include "stoa/ops/mixture.h"
 
 namespace stoa::nn {
@@ -28,7 +28,7 @@ class MlpImpl : public torch::nn::Module {
   /// x [..., dim] -> the same shape
   at::Tensor forward(const at::Tensor& x);
 
-  torch::nn::Linear in{nullptr}, out{nullptr};
+  Linear in{nullptr}, out{nullptr};
 
  private:
   MlpOptions options_;

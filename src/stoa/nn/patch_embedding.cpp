@@ -14,7 +14,8 @@ PatchEmbeddingImpl::PatchEmbeddingImpl(std::int64_t image_size, std::int64_t cha
   if (patch < 1 || image_size % patch != 0)
     throw ConfigError(format("`model.patch` is {} but must divide `data.image_size` = {}; change one of them", patch, image_size));
   weight = register_parameter("weight", at::empty({dim, channels, patch, patch}));
-  bias = register_parameter("bias", at::zeros({dim}));
+  bias = register_parameter("bias", at::empty({dim}));
+  constant_(bias, 0);
   const double area = static_cast<double>(patch * patch);
   glorot_uniform_(weight, area * static_cast<double>(channels), area * static_cast<double>(dim));
 }

@@ -142,6 +142,8 @@ at::Tensor compute(const Call& call) {
   return run_forward(call, gate, false).output;
 }
 
+at::Tensor dispatch(const Call& call);
+
 at::Tensor differentiate(const Call& call) {
   const auto& [x, assignments, weights, settings, hidden_mask, output_mask] = call;
   const auto needs_gradient = [](const at::Tensor& tensor) {
@@ -152,7 +154,7 @@ at::Tensor differentiate(const Call& call) {
                    needs_gradient(weights.b_out);
   if (!any || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return compute(call);
+    return dispatch(call);
   }
   check(call);
   if (settings.backend == MixtureBackend::kNaive)
@@ -160,8 +162,6 @@ at::Tensor differentiate(const Call& call) {
   const auto gate = assignments.gate.to(at::toOpMathType(x.scalar_type())).contiguous();
   return MixtureFunction::apply(x, gate, weights.w_in, weights.b_in, weights.w_out, weights.b_out, call);
 }
-
-at::Tensor dispatch(const Call& call);
 
 at::Tensor autocast(const Call& call) {
   const c10::impl::ExcludeDispatchKeyGuard without_autocast(c10::autocast_dispatch_keyset);

@@ -7,7 +7,8 @@
 namespace stoa::optim {
 namespace {
 
-/// Loshchilov and Hutter 2019 as in PyTorch: w *= 1 - lr decay; m, v as Adam's; w -= lr mhat / (sqrt(vhat) + eps).
+/// Loshchilov and Hutter 2019 as in PyTorch: w *= 1 - lr decay; m, v as Adam's; w -= lr mhat / (sqrt(vhat) +
+/// eps).
 class AdamW final : public Rule {
  public:
   AdamW(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
@@ -64,7 +65,8 @@ class AdamW final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options) {
+std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters,
+                                      const OptimizerOptions& options) {
   return std::make_unique<AdamW>(std::move(parameters), options);
 }
 

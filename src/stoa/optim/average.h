@@ -8,7 +8,8 @@
 namespace stoa::optim {
 
 /// Exponential moving average of a model's parameters and buffers: a = decay a + (1 - decay) w, with
-/// decay_t = min(decay, (1 + t) / (10 + t)) at update t, so that the first values are soon forgotten.
+/// decay_t = min(decay, (1 + t) / (10 + t)) at update t (from 1), so that the first values are soon
+/// forgotten.
 class MovingAverage {
  public:
   /// Throws ConfigError unless 0 <= decay < 1.

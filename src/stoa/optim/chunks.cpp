@@ -23,8 +23,9 @@ void add_unchunked(const std::vector<SlicedTensor>& tensors, std::vector<std::ve
   std::vector<std::size_t> owners;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto& [tensor, slices] = tensors[i];
-    if (is_loopable(tensor) || tensor.numel() == 0) continue;
-    const auto norms = at::linalg_vector_norm(tensor.reshape({slices, -1}), 2, {1}, false, at::kDouble);
+    if (is_loopable(tensor)) continue;
+    const auto norms =
+        at::linalg_vector_norm(tensor.reshape({slices, tensor.numel() / slices}), 2, {1}, false, at::kDouble);
     parts.push_back(norms.to(parts.empty() ? norms.device() : parts.front().device()).square());
     owners.push_back(i);
   }
@@ -39,7 +40,8 @@ void add_unchunked(const std::vector<SlicedTensor>& tensors, std::vector<std::ve
 
 bool is_loopable(const at::Tensor& tensor) {
   const auto type = tensor.scalar_type();
-  return tensor.is_cpu() && (type == at::kFloat || type == at::kDouble) && tensor.layout() == at::kStrided && tensor.is_contiguous();
+  return tensor.is_cpu() && (type == at::kFloat || type == at::kDouble) && tensor.layout() == at::kStrided &&
+         tensor.is_contiguous();
 }
 
 Chunks make_chunks(const std::vector<SlicedTensor>& tensors) {
@@ -50,7 +52,8 @@ Chunks make_chunks(const std::vector<SlicedTensor>& tensors) {
     const auto size = tensor.numel() / slices;
     for (std::int64_t slice = 0; slice < slices; ++slice, ++chunks.slices)
       for (std::int64_t begin = 0; begin < size; begin += kChunkSize)
-        chunks.list.push_back({i, chunks.slices, slice * size + begin, slice * size + std::min(begin + kChunkSize, size)});
+        chunks.list.push_back(
+            {i, chunks.slices, slice * size + begin, slice * size + std::min(begin + kChunkSize, size)});
   }
   return chunks;
 }
@@ -61,7 +64,8 @@ std::vector<std::vector<double>> square_sums(const std::vector<SlicedTensor>& te
   for_each_chunk(chunks, [&](std::size_t number, const Chunk& chunk) {
     const auto& tensor = tensors[chunk.tensor].tensor;
     with_element_type(tensor, [&](auto type) {
-      partial[number] = square_sum(tensor.const_data_ptr<decltype(type)>() + chunk.begin, chunk.end - chunk.begin);
+      partial[number] =
+          square_sum(tensor.const_data_ptr<decltype(type)>() + chunk.begin, chunk.end - chunk.begin);
     });
   });
   std::vector<std::vector<double>> sums;

@@ -21,8 +21,8 @@ struct Chunk {
   std::int64_t begin, end;
 };
 
-/// Tensors cut into chunks of fixed size: work is shared out by chunks, and sums are taken chunk by chunk, so that
-/// results do not depend on the number of threads.
+/// Tensors cut into chunks of fixed size: work is shared out by chunks, and sums are taken chunk by chunk, so
+/// that results do not depend on the number of threads.
 struct Chunks {
   std::vector<Chunk> list;
   std::int64_t slices = 0;  ///< of all chunked tensors together
@@ -38,9 +38,11 @@ Chunks make_chunks(const std::vector<SlicedTensor>& tensors);
 template <class F>
 void for_each_chunk(const Chunks& chunks, const F& f) {
   constexpr std::int64_t kChunksWorthAThread = 4;
-  at::parallel_for(0, static_cast<std::int64_t>(chunks.list.size()), kChunksWorthAThread, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) f(static_cast<std::size_t>(i), chunks.list[static_cast<std::size_t>(i)]);
-  });
+  at::parallel_for(0, static_cast<std::int64_t>(chunks.list.size()), kChunksWorthAThread,
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (auto i = begin; i < end; ++i)
+                       f(static_cast<std::size_t>(i), chunks.list[static_cast<std::size_t>(i)]);
+                   });
 }
 
 /// Calls f with a value of the tensor's element type, float or double.
@@ -52,7 +54,8 @@ void with_element_type(const at::Tensor& tensor, const F& f) {
     f(float{});
 }
 
-/// Sum of squares of each slice of each tensor, in fp64 (the chunked tensors by chunks, the others through ATen).
+/// Sum of squares of each slice of each tensor, in fp64 (the chunked tensors by chunks, the others through
+/// ATen).
 std::vector<std::vector<double>> square_sums(const std::vector<SlicedTensor>& tensors);
 
 }  // namespace stoa::optim

@@ -11,13 +11,15 @@ namespace {
 
 constexpr double kLargestRatioOfV1 = 10;
 
-/// You et al. 2019: u = mhat / (sqrt(vhat) + eps) + decay w; w -= lr r u with r = |w| / |u| for each slice, 1 if either
-/// norm is 0. The dialects bend r (see OptimizerOptions).
+/// You et al. 2019: u = mhat / (sqrt(vhat) + eps) + decay w; w -= lr r u with r = |w| / |u| for each slice, 1
+/// if either norm is 0. The dialects bend r (see OptimizerOptions).
 class Lamb final : public Rule {
  public:
   Lamb(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
       : Rule(std::move(parameters), options, {"exp_avg", "exp_avg_sq"}),
-        w_squares_(chunks_.list.size()), u_squares_(chunks_.list.size()), rates_(static_cast<std::size_t>(chunks_.slices)) {
+        w_squares_(chunks_.list.size()),
+        u_squares_(chunks_.list.size()),
+        rates_(static_cast<std::size_t>(chunks_.slices)) {
     const bool nv = options.dialect == LambDialect::kNvLamb;
     fresh_ = nv && !options.grad_averaging ? 1 : 1 - options.betas[0];
     for (std::size_t i = 0; i < parameters_.size(); ++i)
@@ -32,16 +34,19 @@ class Lamb final : public Rule {
     const bool correct = options_.bias_correction;
     mean_scale_ = 1 / (correct ? 1 - std::pow(options_.betas[0], t) : 1);
     root_scale_ = 1 / std::sqrt(correct ? 1 - std::pow(options_.betas[1], t) : 1);
-    gradient_scale_ = options_.dialect == LambDialect::kNvLamb ? 1 / std::max(1.0, gradient_norm(parameters_)) : 1;
+    gradient_scale_ =
+        options_.dialect == LambDialect::kNvLamb ? 1 / std::max(1.0, gradient_norm(parameters_)) : 1;
   }
 
   void update_chunks() override {
     for_each_chunk(chunks_, [&](std::size_t number, const Chunk& chunk) {
-      with_element_type(parameters_[chunk.tensor].tensor, [&](auto type) { update_moments<decltype(type)>(number, chunk); });
+      with_element_type(parameters_[chunk.tensor].tensor,
+                        [&](auto type) { update_moments<decltype(type)>(number, chunk); });
     });
     find_rates();
     for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
-      with_element_type(parameters_[chunk.tensor].tensor, [&](auto type) { update_weights<decltype(type)>(chunk); });
+      with_element_type(parameters_[chunk.tensor].tensor,
+                        [&](auto type) { update_weights<decltype(type)>(chunk); });
     });
   }
 
@@ -64,8 +69,10 @@ class Lamb final : public Rule {
   template <class T>
   struct Constants {
     explicit Constants(const Lamb& lamb, const Chunk& chunk)
-        : scale(static_cast<T>(lamb.mean_scale_)), root_scale(static_cast<T>(lamb.root_scale_)),
-          eps(static_cast<T>(lamb.options_.eps)), decay(static_cast<T>(lamb.decay_[chunk.tensor])) {}
+        : scale(static_cast<T>(lamb.mean_scale_)),
+          root_scale(static_cast<T>(lamb.root_scale_)),
+          eps(static_cast<T>(lamb.options_.eps)),
+          decay(static_cast<T>(lamb.decay_[chunk.tensor])) {}
     T update(T w, T m, T v) const { return m * scale / (std::sqrt(v) * root_scale + eps) + decay * w; }
     T scale, root_scale, eps, decay;
   };
@@ -77,16 +84,17 @@ class Lamb final : public Rule {
     const T* __restrict g = gradient<T>(chunk);
     T* __restrict m = state_of<T>(0, chunk);
     T* __restrict v = state_of<T>(1, chunk);
-    const T beta1 = static_cast<T>(options_.betas[0]), fresh = static_cast<T>(fresh_ * gradient_scale_);
-    const T beta2 = static_cast<T>(options_.betas[1]);
-    const T rest2 = static_cast<T>((1 - options_.betas[1]) * gradient_scale_ * gradient_scale_);
+    const T beta1 = static_cast<T>(options_.betas[0]), fresh = static_cast<T>(fresh_);
+    const T beta2 = static_cast<T>(options_.betas[1]), rest2 = static_cast<T>(1 - options_.betas[1]);
+    const T gradient_scale = static_cast<T>(gradient_scale_);
     const Constants<T> constants(*this, chunk);
     const auto size = chunk.end - chunk.begin;
     double w_square = 0, u_square = 0;
 #pragma omp simd reduction(+ : w_square, u_square)
     for (std::int64_t i = 0; i < size; ++i) {
-      m[i] = beta1 * m[i] + fresh * g[i];
-      v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
+      const T slope = gradient_scale * g[i];
+      m[i] = beta1 * m[i] + fresh * slope;
+      v[i] = beta2 * v[i] + rest2 * slope * slope;
       const double u = constants.update(w[i], m[i], v[i]);
       w_square += static_cast<double>(w[i]) * static_cast<double>(w[i]);
       u_square += u * u;
@@ -126,16 +134,18 @@ class Lamb final : public Rule {
 
   /// w -= lr r u for a tensor without chunks; the ratios stay on its device.
   void subtract(at::Tensor& w, const at::Tensor& u, std::size_t place) const {
-    const auto slices = parameters_[place].slices;
+    const auto slices = parameters_[place].slices, size = u.numel() / slices;
     if (!adapts_[place]) {
       w.sub_(u, lr_);
       return;
     }
-    const auto norms = [&](const at::Tensor& x) { return at::linalg_vector_norm(x.reshape({slices, -1}), 2, {1}, false, at::kDouble); };
+    const auto norms = [&](const at::Tensor& x) {
+      return at::linalg_vector_norm(x.reshape({slices, size}), 2, {1}, false, at::kDouble);
+    };
     const auto w_norm = norms(w), u_norm = norms(u);
     auto ratio = at::where((w_norm > 0).logical_and(u_norm > 0), w_norm / u_norm, at::ones_like(w_norm));
     ratio = ratio.clamp_max(largest_ratio_).mul_(lr_).to(w.scalar_type());
-    const auto change = u.reshape({slices, -1}).mul(ratio.unsqueeze(1));
+    const auto change = u.reshape({slices, size}).mul(ratio.unsqueeze(1));
     w.sub_(change.reshape(w.sizes()));
   }
 
@@ -147,7 +157,8 @@ class Lamb final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options) {
+std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters,
+                                     const OptimizerOptions& options) {
   return std::make_unique<Lamb>(std::move(parameters), options);
 }
 

@@ -22,20 +22,27 @@ bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& op
 at::Tensor dense_gradient(const nn::NamedParameter& parameter) {
   const auto gradient = parameter.tensor.grad();
   if (gradient.defined() && gradient.layout() != at::kStrided)
-    throw Error(format("parameter `{}` has a sparse gradient; a dense one is needed: build its embedding with sparse = false",
-                       parameter.name));
+    throw Error(
+        format("parameter `{}` has a sparse gradient; a dense one is needed: build its embedding with sparse "
+               "= false",
+               parameter.name));
   return gradient;
 }
 
-Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options, std::vector<std::string> states)
-    : Optimizer(std::move(parameters)), options_(options), state_names_(std::move(states)), states_(state_names_.size()) {
+Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options,
+           std::vector<std::string> states)
+    : Optimizer(std::move(parameters)),
+      options_(options),
+      state_names_(std::move(states)),
+      states_(state_names_.size()) {
   std::vector<SlicedTensor> tensors;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& [name, tensor, slices] = parameters_[i];
     excluded_.push_back(is_excluded(parameters_[i], options_));
     decay_.push_back(excluded_.back() ? 0 : options_.weight_decay);
     const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    for (auto& state : states_) state.push_back(at::zeros_like(tensor.detach(), tensor.options().dtype(type).requires_grad(false)));
+    for (auto& state : states_)
+      state.push_back(at::zeros_like(tensor.detach(), tensor.options().dtype(type).requires_grad(false)));
     tensors.push_back({tensor, slices});
     if (!is_loopable(tensor)) unchunked_.push_back(i);
   }
@@ -46,7 +53,8 @@ Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& o
 std::map<std::string, at::Tensor> Rule::state() const {
   std::map<std::string, at::Tensor> result{{"step", step_}};
   for (std::size_t k = 0; k < states_.size(); ++k)
-    for (std::size_t i = 0; i < parameters_.size(); ++i) result[parameters_[i].name + "." + state_names_[k]] = states_[k][i];
+    for (std::size_t i = 0; i < parameters_.size(); ++i)
+      result[parameters_[i].name + "." + state_names_[k]] = states_[k][i];
   return result;
 }
 
@@ -75,7 +83,8 @@ Rule::Lists Rule::make_lists() const {
 }
 
 void Rule::step(double lr) {
-  if (!(std::isfinite(lr) && lr >= 0)) throw ConfigError(format("learning rate is {}; it must be >= 0: look at lr and schedule", lr));
+  if (!(std::isfinite(lr) && lr >= 0))
+    throw ConfigError(format("learning rate is {}; it must be >= 0: look at lr and schedule", lr));
   at::NoGradGuard no_grad;
   collect_gradients();
   step_.add_(1);

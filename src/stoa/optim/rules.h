@@ -9,19 +9,23 @@
 
 namespace stoa::optim {
 
-std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options);
-std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options);
-std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters,
+                                    const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters,
+                                      const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters,
+                                     const OptimizerOptions& options);
 
-/// True if the options take weight decay and trust ratio from a parameter: it, or each of its slices, has one dimension or
-/// none, or a part of its name is listed.
+/// True if the options take weight decay and trust ratio from a parameter: it, or each of its slices, has one
+/// dimension or none, or a part of its name is listed.
 bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& options);
 
 /// The parameter's gradient. Throws Error if it is sparse.
 at::Tensor dense_gradient(const nn::NamedParameter& parameter);
 
-/// What the update rules share: state tensors, decay of each parameter, gradients, and two ways through the parameters:
-/// chunks for the loops (CPU, fp32 and fp64), lists for ATen's foreach operators (everything else).
+/// What the update rules share: state tensors, decay of each parameter, gradients, and two ways through the
+/// parameters: chunks for the loops (CPU, fp32 and fp64), lists for ATen's foreach operators (everything
+/// else).
 class Rule : public Optimizer {
  public:
   std::map<std::string, at::Tensor> state() const override;
@@ -29,13 +33,15 @@ class Rule : public Optimizer {
 
  protected:
   /// `states` names the state tensors that each parameter has, in fp32 or fp64, starting at 0.
-  Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options, std::vector<std::string> states);
+  Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options,
+       std::vector<std::string> states);
 
   /// Called once per step, before the two below, with `t` from 1.
   virtual void prepare(double lr, double t) = 0;
   /// Updates the parameters that have chunks.
   virtual void update_chunks() = 0;
-  /// One foreach step: weights `w`, gradients `g` and states, all of the states' types; `decay` is per weight.
+  /// One foreach step: weights `w`, gradients `g` and states, all of the states' types; `decay` is per
+  /// weight.
   struct Lists {
     std::vector<at::Tensor> w, g;
     std::vector<std::vector<at::Tensor>> states;

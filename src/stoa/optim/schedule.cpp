@@ -10,11 +10,12 @@
 namespace stoa::optim {
 namespace {
 
-constexpr double kOneCycleRise = 0.3;          // PyTorch's pct_start
-constexpr double kOneCycleStartDivisor = 25;   // and div_factor
-constexpr double kOneCycleEndDivisor = 25e4;   // times final_div_factor
+constexpr double kOneCycleRise = 0.3;         // PyTorch's pct_start
+constexpr double kOneCycleStartDivisor = 25;  // and div_factor
+constexpr double kOneCycleEndDivisor = 25e4;  // times final_div_factor
 
-/// Steps that a setting stands for: itself from 1 on, below that a share of all steps (at least one step if not 0).
+/// Steps that a setting stands for: itself from 1 on, below that a share of all steps (at least one step if
+/// not 0).
 double steps_of(double setting, double total) {
   if (setting >= 1) return std::round(setting);
   return setting > 0 ? std::max(1.0, std::round(setting * total)) : 0;
@@ -33,7 +34,8 @@ double one_cycle(const ScheduleOptions& options, double peak, double t, double t
   const double top = (share >= 1 ? share : share * total) - 1, last = total - 1;
   t = std::min(t, last);
   if (t < top) return cosine(low, peak, t / top);
-  return last > std::max(top, 0.0) ? cosine(peak, end, (t - std::max(top, 0.0)) / (last - std::max(top, 0.0))) : peak;
+  return last > std::max(top, 0.0) ? cosine(peak, end, (t - std::max(top, 0.0)) / (last - std::max(top, 0.0)))
+                                   : peak;
 }
 
 void require(bool holds, const char* field, double value, const char* needed) {
@@ -56,17 +58,20 @@ void ScheduleOptions::visit(FieldVisitor& v) {
   v.field("end", end, "learning rate at the end");
   v.when(kind == ScheduleKind::kPolynomial, "name = \"polynomial\"",
          [&] { v.field("power", power, "exponent of the decay (1 is linear)"); });
-  v.when(kind == ScheduleKind::kWarmupStableDecay, "name = \"warmup_stable_decay\"",
-         [&] { v.field("decay", decay, "last steps that fall linearly to `end`; below 1: share of all steps"); });
+  v.when(kind == ScheduleKind::kWarmupStableDecay, "name = \"warmup_stable_decay\"", [&] {
+    v.field("decay", decay, "last steps that fall linearly to `end`; below 1: share of all steps");
+  });
   v.field("shift", shift, "added to the step number; 1: the first update is already above `start`");
 }
 
 void ScheduleOptions::validate() const {
-  require(std::isfinite(warmup) && warmup >= 0, "warmup", warmup, ">= 0 (steps, or below 1 a share of all steps)");
+  require(std::isfinite(warmup) && warmup >= 0, "warmup", warmup,
+          ">= 0 (steps, or below 1 a share of all steps)");
   require(std::isfinite(start) && start >= 0, "start", start, ">= 0 (a learning rate)");
   require(std::isfinite(end) && end >= 0, "end", end, ">= 0 (a learning rate)");
   require(std::isfinite(power) && power > 0, "power", power, "> 0");
-  require(std::isfinite(decay) && decay >= 0, "decay", decay, ">= 0 (steps, or below 1 a share of all steps)");
+  require(std::isfinite(decay) && decay >= 0, "decay", decay,
+          ">= 0 (steps, or below 1 a share of all steps)");
   require(shift >= 0, "shift", static_cast<double>(shift), ">= 0");
 }
 
@@ -78,7 +83,8 @@ double learning_rate(const ScheduleOptions& options, double peak, std::int64_t s
   if (t < warmup) return options.start + (peak - options.start) * t / warmup;
   // the decay runs from step `from` to the end; what is left of it goes from 1 to 0
   double from = warmup;
-  if (options.kind == ScheduleKind::kWarmupStableDecay) from = std::max(warmup, all - steps_of(options.decay, all));
+  if (options.kind == ScheduleKind::kWarmupStableDecay)
+    from = std::max(warmup, all - steps_of(options.decay, all));
   const double left = from < all ? std::min(1.0, (all - t) / (all - from)) : 1;
   switch (options.kind) {
     case ScheduleKind::kCosine:

@@ -5,12 +5,14 @@
 namespace stoa::optim {
 namespace {
 
-/// w -= lr d with g += decay w, b = momentum b + (1 - dampening) g (b = g at first), d = b, or g + momentum b (Nesterov).
+/// w -= lr d with g += decay w, b = momentum b + (1 - dampening) g (b = g at first), d = b, or g + momentum b
+/// (Nesterov).
 class Sgd final : public Rule {
  public:
   Sgd(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
       : Rule(std::move(parameters), options,
-             options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"} : std::vector<std::string>{}) {}
+             options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
+                                   : std::vector<std::string>{}) {}
 
  protected:
   void prepare(double lr, double t) override {
@@ -26,7 +28,8 @@ class Sgd final : public Rule {
 
   void update_lists(Lists& lists) override {
     auto& w = lists.w;
-    auto g = at::_foreach_add(lists.g, at::_foreach_mul(w, scalars(lists.decay, [](double decay) { return decay; })));
+    auto g = at::_foreach_add(lists.g,
+                              at::_foreach_mul(w, scalars(lists.decay, [](double decay) { return decay; })));
     if (options_.momentum != 0) {
       auto& b = lists.states[0];
       at::_foreach_mul_(b, options_.momentum);
@@ -67,7 +70,8 @@ class Sgd final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options) {
+std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters,
+                                    const OptimizerOptions& options) {
   return std::make_unique<Sgd>(std::move(parameters), options);
 }
 

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <thread>
@@ -39,12 +40,15 @@ c10::Device resolve_device(const std::string& name) {
   auto device = *parse_device(name);
   if (device.is_cpu()) return device;
   if (!torch::cuda::is_available())
-    throw DeviceError(format("device \"{}\": LibTorch sees no CUDA GPU here; use \"cpu\" or \"auto\", or install a CUDA build of "
-                             "LibTorch and its driver (`stoa doctor` shows what is there)", name));
+    throw DeviceError(format(
+        "device \"{}\": LibTorch sees no CUDA GPU here; use \"cpu\" or \"auto\", or install a CUDA build of "
+        "LibTorch and its driver (`stoa doctor` shows what is there)",
+        name));
   if (!device.has_index()) device.set_index(0);
   if (device.index() >= torch::cuda::device_count())
-    throw DeviceError(format("device \"{}\": this machine has {} CUDA GPUs, numbered from 0; use a smaller number", name,
-                             torch::cuda::device_count()));
+    throw DeviceError(
+        format("device \"{}\": this machine has {} CUDA GPUs, numbered from 0; use a smaller number", name,
+               torch::cuda::device_count()));
   return device;
 }
 
@@ -52,8 +56,10 @@ bool resolve_bf16(Precision precision, const c10::Device& device) {
   if (precision == Precision::kFp32) return false;
   const bool native = !device.is_cpu() || cpu_has_bf16();
   if (precision == Precision::kBf16 && !native)
-    log_warning("precision \"bf16\": this CPU has neither AMX-BF16 nor AVX512-BF16 and multiplies bf16 matrices over 100 times "
-                "slower than fp32 ones; \"auto\" picks fp32 here");
+    log_warning(
+        "precision \"bf16\": this CPU has neither AMX-BF16 nor AVX512-BF16 and multiplies bf16 matrices over "
+        "100 times "
+        "slower than fp32 ones; \"auto\" picks fp32 here");
   return precision == Precision::kBf16 || native;
 }
 
@@ -69,7 +75,8 @@ void RuntimeOptions::visit(FieldVisitor& v) {
 
 void RuntimeOptions::validate() const {
   if (!parse_device(device))
-    throw ConfigError(format("device is \"{}\"; it must be \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with N from 0", device));
+    throw ConfigError(format(
+        "device is \"{}\"; it must be \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with N from 0", device));
   if (threads < 0 || threads > kMostThreads)
     throw ConfigError(format("threads is {}; it must be 0 (every core) to {}", threads, kMostThreads));
 }
@@ -92,7 +99,9 @@ Runtime configure_runtime(const RuntimeOptions& options) {
   return runtime;
 }
 
-bool cpu_has_bf16() { return cpu_has("avx512_bf16") || cpu_has("amx_bf16"); }
+bool cpu_has_bf16() {
+  return cpu_has("avx512_bf16") || cpu_has("amx_bf16");
+}
 
 int available_cores() {
   cpu_set_t allowed;

@@ -29,13 +29,13 @@ struct Runtime {
   bool bf16 = false;  ///< forward passes run under bf16 autocast; weights stay fp32
 };
 
-/// Tells glibc to keep freed memory (large tensors are otherwise given back to the kernel and faulted in anew at each
-/// use: 1.1 to 1.35x the time of a whole training step). Call before the first tensor; main() does.
+/// Tells glibc to keep freed memory (large tensors are otherwise given back to the kernel and faulted in anew
+/// at each use: 1.1 to 1.35x the time of a whole training step). Call before the first tensor; main() does.
 void configure_allocator();
 
-/// Sets threads and resolves device and precision: `auto` is bf16 on a GPU and on CPUs with AMX-BF16 or AVX512-BF16, fp32
-/// elsewhere; asking for bf16 on other CPUs warns (it is over 100 times slower there). Throws ConfigError for an unknown
-/// device, DeviceError for one that is not there.
+/// Sets threads and resolves device and precision: `auto` is bf16 on a GPU and on CPUs with AMX-BF16 or
+/// AVX512-BF16, fp32 elsewhere; asking for bf16 on other CPUs warns (it is over 100 times slower there).
+/// Throws ConfigError for an unknown device, DeviceError for one that is not there.
 Runtime configure_runtime(const RuntimeOptions& options);
 
 /// True if the CPU multiplies bf16 matrices natively.
@@ -47,7 +47,8 @@ int available_cores();
 /// Peak resident memory of this process so far, in bytes.
 std::int64_t peak_memory();
 
-/// Runs its scope under bf16 autocast where `runtime.bf16` says so, and forgets the cached weight copies at the end.
+/// Runs its scope under bf16 autocast where `runtime.bf16` says so, and forgets the cached weight copies at
+/// the end.
 class AutocastScope {
  public:
   explicit AutocastScope(const Runtime& runtime);

@@ -1,9 +1,13 @@
 #include "stoa/tensor/safetensors.h"
 
+#include <ATen/ATen.h>
+
 #include <bit>
 #include <cstring>
 #include <span>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "stoa/base/checksum.h"
 #include "stoa/base/errors.h"
@@ -18,21 +22,25 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
 constexpr std::pair<at::ScalarType, std::string_view> kTypes[] = {
-    {at::kDouble, "F64"}, {at::kFloat, "F32"}, {at::kHalf, "F16"},  {at::kBFloat16, "BF16"}, {at::kLong, "I64"},
-    {at::kInt, "I32"},    {at::kShort, "I16"}, {at::kChar, "I8"},   {at::kByte, "U8"},       {at::kBool, "BOOL"},
+    {at::kDouble, "F64"}, {at::kFloat, "F32"}, {at::kHalf, "F16"},  {at::kBFloat16, "BF16"},
+    {at::kLong, "I64"},   {at::kInt, "I32"},   {at::kShort, "I16"}, {at::kChar, "I8"},
+    {at::kByte, "U8"},    {at::kBool, "BOOL"},
 };
 
-std::string_view type_name(const at::Tensor& tensor, const std::filesystem::path& file, const std::string& name) {
+std::string_view type_name(const at::Tensor& tensor, const std::filesystem::path& file,
+                           const std::string& name) {
   for (const auto& [type, text] : kTypes)
     if (type == tensor.scalar_type()) return text;
-  throw Error(format("{}: tensor `{}` is of type {}, which safetensors files cannot hold; convert it before saving", file.string(),
-                     name, c10::toString(tensor.scalar_type())));
+  throw Error(
+      format("{}: tensor `{}` is of type {}, which safetensors files cannot hold; convert it before saving",
+             file.string(), name, c10::toString(tensor.scalar_type())));
 }
 
 at::ScalarType type_of(std::string_view text, const std::filesystem::path& file, const std::string& name) {
   for (const auto& [type, known] : kTypes)
     if (known == text) return type;
-  throw DataError(format("{}: tensor `{}` is of type {}, which cannot be read here; store it as F32", file.string(), name, text));
+  throw DataError(format("{}: tensor `{}` is of type {}, which cannot be read here; store it as F32",
+                         file.string(), name, text));
 }
 
 /// Throws where two names lead to one storage: readers would make two tensors of it.
@@ -42,8 +50,11 @@ void refuse_aliases(const std::filesystem::path& file, const std::map<std::strin
     if (tensor.numel() == 0) continue;
     const auto [owner, first] = owners.emplace(tensor.storage().unsafeGetStorageImpl(), name);
     if (!first)
-      throw Error(format("{}: tensors `{}` and `{}` share storage; save one of them and name the other in the metadata, or save a "
-                         "clone", file.string(), owner->second, name));
+      throw Error(
+          format("{}: tensors `{}` and `{}` share storage; save one of them and name the other in the "
+                 "metadata, or save a "
+                 "clone",
+                 file.string(), owner->second, name));
   }
 }
 
@@ -53,9 +64,12 @@ std::string make_header(const std::filesystem::path& file, const TensorFile& con
   if (!content.metadata.empty()) header["__metadata__"] = content.metadata;
   std::int64_t begin = 0;
   for (const auto& [name, tensor] : content.tensors) {
-    if (name == "__metadata__") throw Error(format("{}: no tensor may be named `__metadata__`; rename it", file.string()));
+    if (name == "__metadata__")
+      throw Error(format("{}: no tensor may be named `__metadata__`; rename it", file.string()));
     const auto end = begin + static_cast<std::int64_t>(tensor.nbytes());
-    header[name] = {{"dtype", type_name(tensor, file, name)}, {"shape", tensor.sizes().vec()}, {"data_offsets", {begin, end}}};
+    header[name] = {{"dtype", type_name(tensor, file, name)},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {begin, end}}};
     begin = end;
   }
   std::string text;
@@ -91,6 +105,21 @@ std::uint32_t save_safetensors(const std::filesystem::path& file, const TensorFi
     }
   });
   return checksum;
+}
+
+TensorFile load_safetensors(const std::filesystem::path& file) {
+  const MappedFile mapped(file);
+  const auto bytes = mapped.bytes();
+  const auto header = parse_safetensors_header(bytes, file.string());
+  TensorFile content;
+  content.metadata = header.metadata;
+  for (const auto& [name, entry] : header.entries) {
+    const auto tensor = at::empty(entry.shape, type_of(entry.dtype, file, name));
+    const auto data = bytes.subspan(header.data_offset + entry.begin, entry.end - entry.begin);
+    if (!data.empty()) std::memcpy(tensor.mutable_data_ptr(), data.data(), data.size());
+    content.tensors.emplace(name, tensor);
+  }
+  return content;
 }
 
 }  // namespace stoa

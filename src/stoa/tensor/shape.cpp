@@ -1,6 +1,7 @@
 #include "stoa/tensor/shape.h"
 
 #include <algorithm>
+#include <string>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"

@@ -8,8 +8,10 @@
 
 namespace stoa {
 
-/// Checks a tensor's shape; -1 accepts any size. Throws ShapeError "`what` has shape [2, 3]; [*, 4] is needed".
-void check_shape(const at::Tensor& tensor, std::initializer_list<std::int64_t> shape, const std::string& what);
+/// Checks a tensor's shape; -1 accepts any size. Throws ShapeError "`what` has shape [2, 3]; [*, 4] is
+/// needed".
+void check_shape(const at::Tensor& tensor, std::initializer_list<std::int64_t> shape,
+                 const std::string& what);
 
 /// "[2, 3, 4]"
 std::string shape_text(at::IntArrayRef shape);

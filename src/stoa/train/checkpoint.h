@@ -30,19 +30,25 @@ class CheckpointStore {
  public:
   explicit CheckpointStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  /// Writes a checkpoint and then removes those that `options` does not keep. `value` is the primary metric, if measured.
+  /// Writes a checkpoint (in place of one of the same step) and then removes those that `options` does not keep. `value` is
+  /// the primary metric, if measured. Throws IoError (a full disk, say); the earlier checkpoints then stay as they are.
   void save(const Checkpoint& checkpoint, const CheckpointOptions& options, std::optional<double> value, bool higher_is_better);
   /// Steps that have a checkpoint, ascending; unfinished hidden folders do not count.
   std::vector<std::int64_t> steps() const;
   /// Step of the best checkpoint by the recorded primary metric, if any was measured.
   std::optional<std::int64_t> best(bool higher_is_better) const;
-  /// Reads and verifies one. Throws DataError naming the damaged file and the newest earlier checkpoint that is intact.
+  /// Reads and verifies one (sizes and CRC-32). Throws DataError naming the damaged file and the newest earlier checkpoint
+  /// that is intact, ConfigError where there is none of that step.
   /// `weights_only` leaves out the optimiser's tensors.
   Checkpoint load(std::int64_t step, bool weights_only = false) const;
+  /// Removes the checkpoints of later steps: a run that goes on from `step` makes them anew.
+  void remove_after(std::int64_t step) const;
   /// Removes hidden folders a killed process left behind.
   void clean() const;
 
  private:
+  void prune(const CheckpointOptions& options, bool higher_is_better) const;
+
   std::filesystem::path folder_;
 };
 

@@ -37,13 +37,14 @@ struct TrainOptions {
 struct CheckpointOptions {
   std::int64_t every = 0;      ///< steps between checkpoints; 0 writes one at the end (and on Ctrl-C)
   std::int64_t keep_last = 2;  ///< older ones are removed
-  bool keep_best = true;       ///< the one with the best primary metric stays
+  bool keep_best = true;       ///< the one with the best primary metric stays (of those written at an evaluated step)
 
   void visit(FieldVisitor& v);
   void validate() const;
 };
 
-/// A whole recipe: what to learn, with which model, and how.
+/// A whole recipe: what to learn, with which model, and how. `task.name` and `model.name` are its own fields; all other keys
+/// of [task], [data] and [model] are listed by the TaskRecipe, which opens these tables again.
 struct Recipe {
   std::string title;
   std::string description;
@@ -61,7 +62,8 @@ struct Recipe {
   Json resolved();
 };
 
-/// Reads and validates a recipe. Throws ConfigError (file, line, nearest right name).
+/// Reads and validates a recipe: looks its names up in the catalog first. Throws ConfigError (file, line, nearest right
+/// name); a message of validate() gets the line of the first key it names in backticks.
 Recipe read_recipe(const Config& config, const Catalog& catalog);
 
 /// Updates of a run: `train.steps`, or `train.epochs` over `samples` rounded up. Throws ConfigError where neither is set.

@@ -25,6 +25,8 @@ class RunFolder {
   /// Opens a run to go on with it, under its lock. `recipe`, where given, must be the run's: throws ConfigError naming the
   /// first key that differs.
   static RunFolder resume(const std::filesystem::path& path, Recipe* recipe);
+  /// Takes create() back for a run that could not start (its data are missing, say): the folder is free again.
+  void abandon();
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }

@@ -77,7 +77,8 @@ std::unique_ptr<ImageDataset> open_all(const ImageDataOptions& options, Split sp
 std::vector<std::int64_t> read_all(const ImageDataset& images, CorruptImages corrupt,
                                    const std::function<void(std::int64_t, LabeledImage)>& use) {
   std::vector<std::string> errors(images.size());
-  for_each_parallel(images.size(), "reading images", [&](std::int64_t i) {
+  Progress progress("reading", "images", images.size());
+  const auto read = [&](std::int64_t i) {
     try {
       use(i, images.get(i));
     } catch (const LabelError&) {
@@ -86,7 +87,8 @@ std::vector<std::int64_t> read_all(const ImageDataset& images, CorruptImages cor
       if (corrupt == CorruptImages::kRefuse) throw;
       errors[i] = error.what();
     }
-  });
+  };
+  for_each_parallel(images.size(), read, &progress);
   std::vector<std::int64_t> good;
   for (std::int64_t i = 0; i < images.size(); ++i)
     if (errors[i].empty())

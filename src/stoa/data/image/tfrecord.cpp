@@ -108,7 +108,7 @@ class TfRecordImages final : public ImageDataset {
       : files_(std::move(files)), classes_(classes) {
     maps_.resize(files_.size());
     std::vector<std::vector<TfRecord>> found(files_.size());
-    for_each_parallel(static_cast<std::int64_t>(files_.size()), "", [&](std::int64_t i) {
+    for_each_parallel(static_cast<std::int64_t>(files_.size()), [&](std::int64_t i) {
       maps_[i] = std::make_unique<MappedFile>(files_[i]);
       found[i] = index_tfrecords(maps_[i]->bytes(), files_[i].string());
     });

@@ -17,13 +17,6 @@ torch::nn::LayerNorm layer_norm(std::int64_t dim) {
   return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(kNormEps));
 }
 
-torch::nn::Linear glorot_linear(std::int64_t in, std::int64_t out) {
-  torch::nn::Linear layer(in, out);
-  nn::glorot_uniform_(layer->weight, static_cast<double>(in), static_cast<double>(out));
-  nn::constant_(layer->bias, 0);
-  return layer;
-}
-
 /// Index of the module for `key` in `list`, made by `make` the first time the key is seen.
 template <class Make>
 std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& index, torch::nn::ModuleList& list,
@@ -45,8 +38,8 @@ WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInp
   final_norm = register_module("final_norm", layer_norm(dim));
   if (options.pooling == Pooling::kMap)
     map_attention = register_module("map_attention", nn::Attention(nn::AttentionOptions{dim, options.heads, 0, options.attention_init}));
-  if (options.representation) representation = register_module("representation", glorot_linear(dim, dim));
-  head = register_module("head", glorot_linear(dim, input.classes));
+  if (options.representation) representation = register_module("representation", nn::Linear(dim, dim));
+  head = register_module("head", nn::Linear(dim, input.classes));
 }
 
 void WideNetImpl::build_layers() {

@@ -2,7 +2,6 @@
 
 #include <torch/nn/module.h>
 #include <torch/nn/modules/container/modulelist.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/nn/pimpl.h>
 
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "stoa/nn/attention.h"
+#include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/patch_embedding.h"
@@ -52,8 +52,8 @@ class WideNetImpl : public ImageClassifier {
   std::vector<at::Tensor> scale1, scale2;  ///< layer scale [d], by layer; empty without
   torch::nn::LayerNorm final_norm{nullptr};
   nn::Attention map_attention{nullptr};    ///< pooling = map only
-  torch::nn::Linear representation{nullptr};
-  torch::nn::Linear head{nullptr};
+  nn::Linear representation{nullptr};
+  nn::Linear head{nullptr};
 
  private:
   /// Which module of each list a layer uses; -1 for none.

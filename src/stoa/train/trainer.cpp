@@ -1,0 +1,300 @@
+#include "stoa/train/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/base/interrupt.h"
+#include "stoa/base/progress.h"
+#include "stoa/base/random.h"
+#include "stoa/base/text.h"
+#include "stoa/nn/parameters.h"
+#include "stoa/optim/average.h"
+#include "stoa/optim/clip.h"
+#include "stoa/train/events.h"
+#include "stoa/train/training_step.h"
+
+namespace stoa {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Puts the averaged weights, where there are any, in the model's place, in evaluation mode and without
+/// gradients.
+class EvaluationScope {
+ public:
+  EvaluationScope(torch::nn::Module& model, optim::MovingAverage* average)
+      : model_(model), average_(average) {
+    model_.eval();
+    if (average_ != nullptr) average_->swap();
+  }
+  ~EvaluationScope() {
+    if (average_ != nullptr) average_->swap();
+    model_.train();
+  }
+  EvaluationScope(const EvaluationScope&) = delete;
+  EvaluationScope& operator=(const EvaluationScope&) = delete;
+
+ private:
+  at::NoGradGuard no_gradients_;
+  torch::nn::Module& model_;
+  optim::MovingAverage* average_;
+};
+
+/// One run from where it stands to its end. Between two updates everything a checkpoint needs is in these
+/// members, and all that is due at a step (line, evaluation, checkpoint, in this order) is done before the
+/// next update.
+class Training {
+ public:
+  Training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
+           const std::optional<Checkpoint>& from)
+      : recipe_(recipe),
+        task_(task),
+        folder_(folder),
+        runtime_(runtime),
+        store_(folder.checkpoints()),
+        optimizer_(optim::make_optimizer(nn::distinct_parameters(task.model()), recipe.optimizer)),
+        steps_(total_steps(recipe.train, task.train_samples())) {
+    if (recipe.train.ema > 0)
+      average_ = std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
+    if (from) restore(*from);
+    store_.clean();
+    store_.remove_after(done_);
+    log_ = std::make_unique<EventLog>(folder.path(), done_);
+  }
+
+  TrainResult run();
+
+ private:
+  std::uint64_t seed(SeedPurpose purpose) const {
+    return mix_seed(
+        {static_cast<std::uint64_t>(recipe_.train.seed), purpose, static_cast<std::uint64_t>(done_)});
+  }
+  bool due(std::int64_t every) const {
+    return done_ > 0 && (done_ == steps_ || (every > 0 && done_ % every == 0));
+  }
+
+  void restore(const Checkpoint& from);
+  void update();
+  double clip() const;
+  void require_finite(const BatchOutcome& outcome, double gradient_norm) const;
+  void write_line(const BatchOutcome& outcome, double lr, double gradient_norm);
+  std::string detail(const BatchOutcome& outcome) const;
+  Evaluation measure();
+  void evaluate();
+  void save();
+  void finish();
+  std::string stop_message() const;
+
+  Recipe& recipe_;
+  Task& task_;
+  RunFolder& folder_;
+  const Runtime& runtime_;
+  CheckpointStore store_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<optim::MovingAverage> average_;
+  std::unique_ptr<EventLog> log_;
+  std::unique_ptr<BatchSource> batches_;
+  std::unique_ptr<Progress> progress_;
+
+  std::int64_t steps_, done_ = 0;  // updates of the run, and those done
+  bool unsaved_ = false;           // something of this step is in no checkpoint yet
+  std::int64_t evaluated_ = 0;     // step of the latest evaluation, and its metrics
+  Metrics metrics_;
+  std::optional<Evaluation> final_;
+  StepMeans means_;     // since the latest line
+  double seconds_ = 0;  // spent on updates, earlier processes included
+  double line_seconds_ = 0;
+  std::int64_t line_samples_ = 0;
+};
+
+void Training::restore(const Checkpoint& from) {
+  const std::string source = (folder_.checkpoints() / format("step-{}", from.step)).string();
+  nn::load_module_state(task_.model(), from.model, source + "/model.safetensors");
+  optimizer_->load(from.optimizer, source + "/optimizer.safetensors");
+  if (average_) average_->load(from.average, source + "/average.safetensors");
+  done_ = from.step;
+  metrics_ = Metrics::from_json(from.state.at("metrics"));
+  evaluated_ = from.state.at("evaluated");
+  means_.load(from.state.at("since_line"));
+  seconds_ = from.state.at("seconds");
+}
+
+TrainResult Training::run() {
+  if (done_ == steps_ && evaluated_ == steps_ &&
+      std::filesystem::exists(folder_.path() / "evaluation.json")) {
+    log_info(format("{} has done all its {} steps already", folder_.path().string(), thousands(steps_)));
+    return {folder_.path(), steps_, metrics_};
+  }
+  task_.model().train();
+  if (done_ < steps_) {
+    batches_ = task_.train_batches({recipe_.train.batch_size, static_cast<std::uint64_t>(recipe_.train.seed),
+                                    done_, static_cast<int>(recipe_.train.workers)});
+    progress_ = std::make_unique<Progress>("training", "steps", steps_);
+    progress_->start_at(done_);
+  }
+  while (true) {
+    if (due(recipe_.train.eval_every) && evaluated_ != done_) evaluate();
+    if (due(recipe_.checkpoint.every) && unsaved_) save();
+    if (done_ == steps_) break;
+    if (interrupted()) {
+      if (unsaved_) save();
+      throw Interrupted(stop_message());
+    }
+    update();
+  }
+  finish();
+  return {folder_.path(), steps_, metrics_};
+}
+
+void Training::update() {
+  const auto start = Clock::now();
+  const TrainOptions& options = recipe_.train;
+  const Batch batch = batches_->next();
+  at::manual_seed(seed(kStep));
+  optimizer_->zero_grad();
+  const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
+  const auto outcome =
+      accumulate_gradients(task_, batch, {done_, steps_}, options.micro_batch_size, runtime_, line);
+  const double norm = clip();
+  require_finite(outcome, norm);
+  const double lr = optim::learning_rate(recipe_.schedule, recipe_.optimizer.lr, done_, steps_);
+  optimizer_->step(lr);
+  if (average_) average_->update();
+  ++done_;
+  unsaved_ = true;
+  means_.add(outcome.losses);
+  means_.add(outcome.metrics);
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  seconds_ += seconds;
+  line_seconds_ += seconds;
+  line_samples_ += batch.samples;
+  if (line) write_line(outcome, lr, norm);
+  progress_->update(done_, detail(outcome));
+  if (done_ == steps_) {
+    batches_.reset();
+    progress_->finish();
+  }
+}
+
+double Training::clip() const {
+  const double limit = recipe_.train.clip_norm;
+  if (limit == 0) return optim::gradient_norm(optimizer_->parameters());
+  return recipe_.train.clip == ClipKind::kGlobal ? optim::clip_global_norm(optimizer_->parameters(), limit)
+                                                 : optim::clip_each_norm(optimizer_->parameters(), limit);
+}
+
+void Training::require_finite(const BatchOutcome& outcome, double gradient_norm) const {
+  const auto fail = [&](const std::string& what, double value) {
+    const auto kept = store_.steps();
+    const std::string last = kept.empty()
+                                 ? "there is no checkpoint yet"
+                                 : format("the last good checkpoint is {}",
+                                          (folder_.checkpoints() / format("step-{}", kept.back())).string());
+    throw Error(format(
+        "step {}: {} is {}; {}; try a lower `optimizer.lr`, a longer `schedule.warmup` or `train.clip_norm`",
+        done_ + 1, what, value, last));
+  };
+  for (const auto& [name, value] : outcome.losses)
+    if (!std::isfinite(value)) fail(name == "loss" ? "the loss" : format("the side loss `{}`", name), value);
+  if (std::isfinite(gradient_norm)) return;
+  for (const auto& parameter : optimizer_->parameters()) {
+    const at::Tensor& gradient = parameter.tensor.grad();
+    if (gradient.defined() && !gradient.isfinite().all().item<bool>())
+      fail(format("the norm of the gradients, that of `{}` first,", parameter.name), gradient_norm);
+  }
+  fail("the norm of the gradients", gradient_norm);
+}
+
+void Training::write_line(const BatchOutcome& outcome, double lr, double gradient_norm) {
+  Json line = means_.means();
+  line["lr"] = lr;
+  line["gradient_norm"] = gradient_norm;
+  line["samples_per_second"] = static_cast<double>(line_samples_) / line_seconds_;
+  line["seconds"] = seconds_;
+  if (!outcome.statistics.empty()) line["statistics"] = outcome.statistics;
+  log_->write("train", done_, line);
+  means_.clear();
+  line_seconds_ = 0;
+  line_samples_ = 0;
+}
+
+std::string Training::detail(const BatchOutcome& outcome) const {
+  std::string text = format("loss {:.4g}", outcome.losses.front().second);
+  if (const std::string name = task_.primary_metric(); metrics_.has(name))
+    text += format(", {} {:.4g}", name, metrics_[name]);
+  return text;
+}
+
+Evaluation Training::measure() {
+  const EvaluationScope scope(task_.model(), average_.get());
+  const AutocastScope autocast(runtime_);
+  at::manual_seed(seed(kEvaluate));
+  std::unique_ptr<Progress> progress;  // the number of samples is known from the first call on
+  const auto show = [&](std::int64_t done, std::int64_t total) {
+    if (interrupted()) throw Interrupted(stop_message());
+    if (!progress) progress = std::make_unique<Progress>("evaluating", "samples", total);
+    progress->update(done);
+  };
+  auto evaluation = task_.evaluate({recipe_.train.eval_batch_size, static_cast<int>(recipe_.train.workers),
+                                    /*exhibits=*/done_ == steps_, show});
+  if (progress) progress->finish();
+  log_info(format("step {}: {}", thousands(done_), evaluation.metrics.text()));
+  return evaluation;
+}
+
+void Training::evaluate() {
+  try {
+    auto evaluation = measure();
+    metrics_ = evaluation.metrics;
+    if (done_ == steps_) final_ = std::move(evaluation);
+  } catch (...) {  // the updates are good all the same; a resumed run starts with this evaluation
+    if (unsaved_) save();
+    throw;
+  }
+  evaluated_ = done_;
+  unsaved_ = true;
+  log_->write("eval", done_, metrics_.to_json());
+}
+
+void Training::save() {
+  Checkpoint checkpoint;
+  checkpoint.step = done_;
+  checkpoint.model = nn::module_state(task_.model());
+  checkpoint.optimizer = optimizer_->state();
+  if (average_) checkpoint.average = average_->state();
+  checkpoint.state = {{"metrics", metrics_.to_json()},
+                      {"evaluated", evaluated_},
+                      {"since_line", means_.state()},
+                      {"seconds", seconds_}};
+  std::optional<double> value;
+  if (evaluated_ == done_) value = metrics_[task_.primary_metric()];
+  store_.save(checkpoint, recipe_.checkpoint, value, task_.higher_is_better());
+  unsaved_ = false;
+}
+
+void Training::finish() {
+  if (!final_) final_ = measure();  // the process that did the last step ended before it wrote this file
+  write_evaluation(folder_.path(), *final_, measure_inference(task_, runtime_, recipe_.train.eval_batch_size),
+                   done_);
+}
+
+std::string Training::stop_message() const {
+  return format("stopped after step {} of {}; go on with: stoa train --resume {}", done_, steps_,
+                folder_.path().string());
+}
+
+}  // namespace
+
+TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
+                  const std::optional<Checkpoint>& from) {
+  task.model().to(runtime.device);
+  return Training(recipe, task, folder, runtime, from).run();
+}
+
+}  // namespace stoa

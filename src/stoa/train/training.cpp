@@ -1,0 +1,107 @@
+// From what `stoa train` is asked for to a run: recipe, folder, checkpoint, data and model, then train().
+#include <ATen/ATen.h>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/base/progress.h"
+#include "stoa/base/random.h"
+#include "stoa/base/text.h"
+#include "stoa/train/trainer.h"
+#include "stoa/train/training_step.h"
+
+namespace stoa {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// The first of runs/NAME-SEED, runs/NAME-SEED-2 ... that does not exist; NAME is the recipe file's.
+fs::path free_folder(const Config& config, const Recipe& recipe) {
+  const std::string name = format("{}-{}", fs::path(config.name()).stem().string(), recipe.train.seed);
+  fs::path path = fs::path("runs") / name;
+  for (int number = 2; fs::exists(path); ++number) path = fs::path("runs") / format("{}-{}", name, number);
+  return path;
+}
+
+/// The task with its model in its initial state, which the seed alone fixes.
+std::unique_ptr<Task> build(const Recipe& recipe, const Json& metadata) {
+  at::manual_seed(mix_seed({static_cast<std::uint64_t>(recipe.train.seed), kInitialise}));
+  return recipe.task->build({/*open_data=*/true, metadata});
+}
+
+Json run_info(const Recipe& recipe, Task& task, const Runtime& runtime) {
+  const nn::ModelDescription description = task.describe();
+  Json parts = Json::array();
+  for (const auto& part : description.parts)
+    parts.push_back({{"name", part.name},
+                     {"parameters", part.parameters},
+                     {"macs", part.macs},
+                     {"activations", part.activations}});
+  return {{"title", recipe.title},
+          {"task", recipe.task_name},
+          {"model", recipe.model_name},
+          {"input", description.input},
+          {"parameters", description.parameters()},
+          {"macs", description.macs()},
+          {"activations", description.activations()},
+          {"parts", parts},
+          {"train_samples", task.train_samples()},
+          {"steps", total_steps(recipe.train, task.train_samples())},
+          {"primary_metric", task.primary_metric()},
+          {"higher_is_better", task.higher_is_better()},
+          {"device", runtime.device.str()},
+          {"threads", runtime.threads},
+          {"precision", runtime.bf16 ? "bf16" : "fp32"},
+          {"metadata", task.metadata()}};
+}
+
+TrainResult start(const TrainRequest& request, const Catalog& catalog) {
+  if (!request.recipe) throw ConfigError("nothing to train: a recipe, or a run to go on with, is needed");
+  Recipe recipe = read_recipe(*request.recipe, catalog);
+  total_steps(recipe.train, 1);  // where no length is set, that is said before the data are opened
+  const Runtime runtime = configure_runtime(recipe.runtime);
+  RunFolder folder =
+      RunFolder::create(request.out.empty() ? free_folder(*request.recipe, recipe) : request.out, recipe);
+  std::unique_ptr<Task> task;
+  try {
+    task = build(recipe, nullptr);
+    folder.write_info(run_info(recipe, *task, runtime));
+  } catch (...) {
+    folder.abandon();
+    throw;
+  }
+  log_info(format("{}: {} parameters, {} training samples", folder.path().string(),
+                  thousands(task->describe().parameters()), thousands(task->train_samples())));
+  return train(recipe, *task, folder, runtime, std::nullopt);
+}
+
+TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
+  std::optional<Recipe> recipe;
+  if (request.recipe) recipe = read_recipe(*request.recipe, catalog);
+  RunFolder folder = RunFolder::resume(request.resume, recipe ? &*recipe : nullptr);
+  if (!recipe) recipe = read_recipe(folder.recipe(), catalog);
+  const Runtime runtime = configure_runtime(recipe->runtime);
+
+  const CheckpointStore store(folder.checkpoints());
+  const auto steps = store.steps();
+  std::optional<Checkpoint> from;
+  if (request.resume_step)
+    from = store.load(*request.resume_step);
+  else if (!steps.empty())
+    from = store.load(steps.back());
+  log_info(from ? format("{}: going on from step {}", folder.path().string(), thousands(from->step))
+                : format("{} has no checkpoint yet: starting at step 0", folder.path().string()));
+
+  const Json info = folder.info();
+  const auto task = build(*recipe, info.value("metadata", Json()));
+  if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
+  return train(*recipe, *task, folder, runtime, from);
+}
+
+}  // namespace
+
+TrainResult run_training(const TrainRequest& request, const Catalog& catalog) {
+  return request.resume.empty() ? start(request, catalog) : go_on(request, catalog);
+}
+
+}  // namespace stoa

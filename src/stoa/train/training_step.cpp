@@ -1,0 +1,140 @@
+#include "stoa/train/training_step.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+
+namespace stoa {
+namespace {
+
+/// Weighted sums over micro-batches, kept on the device: one transfer a batch brings them all to the host.
+class Gathered {
+ public:
+  void add(const LossResult& result, double share, bool statistics) {
+    std::vector<at::Tensor> scalars;
+    const auto take = [&](const std::string& name, const at::Tensor& value, std::vector<std::string>& names) {
+      scalars.push_back(value.detach().reshape({}).to(result.loss.device(), at::kDouble));
+      if (!sums_.defined()) names.push_back(name);
+    };
+    take("loss", result.loss, losses_);
+    for (const auto& side : result.side.losses) take(side.name, side.value, losses_);
+    for (const auto& metric : result.metrics) take(metric.name, metric.value, metrics_);
+    const at::Tensor sums = at::stack(scalars) * share;
+    sums_ = sums_.defined() ? sums_ + sums : sums;
+    if (statistics) add_statistics(result.side.statistics, share);
+  }
+
+  BatchOutcome outcome(bool statistics) const {
+    const at::Tensor values = sums_.cpu();
+    const double* value = values.const_data_ptr<double>();
+    BatchOutcome outcome;
+    for (const auto& name : losses_) outcome.losses.emplace_back(name, *value++);
+    for (const auto& name : metrics_) outcome.metrics.emplace_back(name, *value++);
+    if (!statistics) return outcome;
+    outcome.statistics = Json::object();
+    for (const auto& [name, value] : statistics_) outcome.statistics[name] = nested(value.cpu());
+    return outcome;
+  }
+
+ private:
+  void add_statistics(const std::vector<nn::NamedTensor>& found, double share) {
+    const bool first = statistics_.empty();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const at::Tensor value = found[i].value.detach().to(at::kDouble) * share;
+      if (first)
+        statistics_.push_back({found[i].name, value});
+      else
+        statistics_.at(i).value += value;
+    }
+  }
+
+  /// Six digits are more than a picture shows and keep the log small.
+  static double rounded(double value) { return std::strtod(format("{:.6g}", value).c_str(), nullptr); }
+
+  static Json nested(const at::Tensor& values) {
+    if (values.dim() == 0) return rounded(values.item<double>());
+    Json list = Json::array();
+    for (std::int64_t i = 0; i < values.size(0); ++i) list.push_back(nested(values[i]));
+    return list;
+  }
+
+  std::vector<std::string> losses_, metrics_;
+  at::Tensor sums_;  // [losses and metrics], fp64
+  std::vector<nn::NamedTensor> statistics_;
+};
+
+std::vector<Batch> cut(const Batch& batch, std::int64_t size) {
+  if (size == 0 || size >= batch.samples) return {batch};
+  std::vector<Batch> pieces;
+  for (std::int64_t begin = 0; begin < batch.samples; begin += size)
+    pieces.push_back(batch.slice(begin, std::min(begin + size, batch.samples)));
+  return pieces;
+}
+
+void run_piece(Task& task, const Batch& piece, double share, const StepContext& context,
+               const Runtime& runtime, bool statistics, Gathered& gathered) {
+  const auto result = [&] {
+    const AutocastScope autocast(runtime);
+    return task.loss(piece.to(runtime.device), context);
+  }();
+  at::Tensor objective = result.loss;
+  for (const auto& side : result.side.losses) objective = objective + side.value;
+  (objective * share).backward();
+  gathered.add(result, share, statistics);
+}
+
+}  // namespace
+
+BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
+                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics) {
+  const auto pieces = cut(batch, micro_batch_size);
+  std::vector<double> weights;
+  double total = 0;
+  for (const auto& piece : pieces) total += weights.emplace_back(task.weight(piece));
+  if (!(total > 0))
+    throw DataError(format(
+        "step {}: the batch has nothing to learn from (its weight is {}); check the data, or take larger "
+        "batches",
+        context.step + 1, total));
+  Gathered gathered;
+  for (std::size_t i = 0; i < pieces.size(); ++i)
+    if (weights[i] > 0)
+      run_piece(task, pieces[i], weights[i] / total, context, runtime, statistics, gathered);
+  return gathered.outcome(statistics);
+}
+
+void StepMeans::add(const NamedNumbers& numbers) {
+  for (const auto& [name, value] : numbers) {
+    auto sum = std::ranges::find(sums_, name, &Sum::name);
+    if (sum == sums_.end()) sum = sums_.insert(sums_.end(), Sum{name});
+    sum->sum += value;
+    ++sum->count;
+  }
+}
+
+Json StepMeans::means() const {
+  Json means = Json::object();
+  for (const auto& sum : sums_) means[sum.name] = sum.sum / static_cast<double>(sum.count);
+  return means;
+}
+
+Json StepMeans::state() const {
+  Json state = Json::object();
+  for (const auto& sum : sums_) state[sum.name] = {sum.sum, sum.count};
+  return state;
+}
+
+void StepMeans::load(const Json& state) {
+  sums_.clear();
+  for (const auto& [name, sum] : state.items())
+    sums_.push_back(
+        {name, sum.at(0).is_number() ? sum.at(0).get<double>() : std::numeric_limits<double>::quiet_NaN(),
+         sum.at(1).get<std::int64_t>()});
+}
+
+}  // namespace stoa

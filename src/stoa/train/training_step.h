@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "stoa/base/json.h"
+#include "stoa/tensor/runtime.h"
+#include "stoa/train/task.h"
+
+namespace stoa {
+
+/// What a random stream of the run is for; with the run's seed and the step it names the stream (mix_seed).
+enum SeedPurpose : std::uint64_t { kInitialise = 1, kStep = 2, kEvaluate = 3 };
+
+/// Numbers by name, in the order a task reports them.
+using NamedNumbers = std::vector<std::pair<std::string, double>>;
+
+/// What one batch gave: means over it, weighted by Task::weight of its micro-batches.
+struct BatchOutcome {
+  NamedNumbers losses;  ///< "loss" (the task's own), then the model's side losses
+  NamedNumbers metrics;
+  Json statistics;  ///< of the model, as nested arrays; null where they were not asked for
+};
+
+/// Forward and backward of a batch, in micro-batches of `micro_batch_size` samples (0: the whole batch). Adds
+/// to the gradients those of the batch's mean loss plus side losses: micro-batches count by their weight, so
+/// that it does not matter how a batch is cut. Throws DataError where the batch weighs nothing.
+BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
+                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics);
+
+/// Running means of what steps report, for a line of the log. Saved in checkpoints, so that the line after a
+/// resume covers the same steps as it would have.
+class StepMeans {
+ public:
+  void add(const NamedNumbers& numbers);
+  void clear() { sums_.clear(); }
+  /// The means, by name.
+  Json means() const;
+  Json state() const;
+  void load(const Json& state);
+
+ private:
+  struct Sum {
+    std::string name;
+    double sum = 0;
+    std::int64_t count = 0;
+  };
+  std::vector<Sum> sums_;
+};
+
+}  // namespace stoa

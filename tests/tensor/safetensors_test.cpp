@@ -1,0 +1,172 @@
+#include "stoa/tensor/safetensors.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "stoa/base/checksum.h"
+#include "stoa/base/errors.h"
+#include "stoa/base/files.h"
+#include "stoa/base/format.h"
+#include "support/temp_dir.h"
+#include "support/thrown.h"
+
+namespace stoa {
+namespace {
+
+using test::TempDir;
+using test::thrown;
+
+TensorFile small_file() {
+  return {{{"weight", at::arange(6, at::kFloat).reshape({2, 3})}, {"bias", at::arange(3, at::kDouble)}},
+          {{"made by", "a test"}}};
+}
+
+std::span<const std::uint8_t> as_bytes(const std::string& text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+TEST(Safetensors, EveryTypeComesBackAsItWas) {
+  const TempDir dir;
+  TensorFile file;
+  for (const auto type : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kShort,
+                          at::kChar, at::kByte, at::kBool})
+    file.tensors[c10::toString(type)] = at::arange(-3, 4).to(type);
+  save_safetensors(dir / "a.safetensors", file);
+  const auto read = load_safetensors(dir / "a.safetensors");
+  ASSERT_EQ(read.tensors.size(), file.tensors.size());
+  for (const auto& [name, tensor] : file.tensors) {
+    EXPECT_EQ(read.tensors.at(name).scalar_type(), tensor.scalar_type()) << name;
+    EXPECT_TRUE(at::equal(read.tensors.at(name), tensor)) << name;
+  }
+}
+
+TEST(Safetensors, ShapesAndMetadataComeBack) {
+  const TempDir dir;
+  auto file = small_file();
+  file.tensors["scalar"] = at::full({}, 2.5);
+  file.tensors["empty"] = at::empty({0, 4});
+  save_safetensors(dir / "a.safetensors", file);
+  const auto read = load_safetensors(dir / "a.safetensors");
+  for (const auto& [name, tensor] : file.tensors)
+    EXPECT_EQ(read.tensors.at(name).sizes(), tensor.sizes()) << name;
+  EXPECT_EQ(read.metadata, file.metadata);
+}
+
+TEST(Safetensors, StridedTensorsAreWrittenInRowOrder) {
+  const TempDir dir;
+  const auto x = at::arange(6, at::kFloat).reshape({2, 3});
+  save_safetensors(dir / "a.safetensors", {{{"x", x.t()}}, {}});
+  EXPECT_TRUE(at::equal(load_safetensors(dir / "a.safetensors").tensors.at("x"), x.t()));
+}
+
+TEST(Safetensors, ReturnsTheChecksumOfTheFile) {
+  const TempDir dir;
+  const auto checksum = save_safetensors(dir / "a.safetensors", small_file());
+  EXPECT_EQ(checksum, crc32(as_bytes(read_file(dir / "a.safetensors"))));
+}
+
+TEST(Safetensors, DataBeginsAtAMultipleOfEight) {
+  const TempDir dir;
+  for (const std::string name : {"a", "ab", "abc", "abcd", "abcde"}) {
+    save_safetensors(dir / "a.safetensors", {{{name, at::zeros({1})}}, {}});
+    const auto content = read_file(dir / "a.safetensors");
+    std::uint64_t header = 0;
+    std::memcpy(&header, content.data(), sizeof header);
+    EXPECT_EQ(header % 8, 0U) << name;
+    EXPECT_EQ(content.size(), 8 + header + 4) << name;
+  }
+}
+
+TEST(Safetensors, SharedStorageIsRefusedWithBothNames) {
+  const TempDir dir;
+  const auto x = at::ones({2, 3});
+  const auto message = thrown<Error>([&] {
+    save_safetensors(dir / "a.safetensors", {{{"first", x}, {"other", x.view({3, 2})}}, {}});
+  });
+  STOA_EXPECT_CONTAINS(message, "`first` and `other` share storage");
+  EXPECT_FALSE(std::filesystem::exists(dir / "a.safetensors"));
+}
+
+TEST(Safetensors, ATypeTheFormatLacksIsRefused) {
+  const TempDir dir;
+  STOA_EXPECT_CONTAINS(
+      thrown<Error>([&] {
+        save_safetensors(dir / "a.safetensors", {{{"wave", at::zeros({2}, at::kComplexDouble)}}, {}});
+      }),
+      "`wave`");
+}
+
+TEST(Safetensors, AFileOfAnUnreadableTypeIsRefusedByName) {
+  const TempDir dir;
+  std::string header = R"({"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})";
+  const std::uint64_t size = header.size();
+  write_file_atomically(dir / "a.safetensors",
+                        std::string(reinterpret_cast<const char*>(&size), 8) + header + "1");
+  const auto message = thrown<DataError>([&] { load_safetensors(dir / "a.safetensors"); });
+  STOA_EXPECT_CONTAINS(message, "a.safetensors");
+  STOA_EXPECT_CONTAINS(message, "`x` is of type F8_E4M3");
+}
+
+TEST(Safetensors, EveryTruncationIsRefusedWithTheFilesName) {
+  const TempDir dir;
+  save_safetensors(dir / "a.safetensors", small_file());
+  const auto content = read_file(dir / "a.safetensors");
+  for (std::size_t size = 0; size < content.size(); ++size) {
+    write_file_atomically(dir / "cut.safetensors", content.substr(0, size));
+    STOA_EXPECT_CONTAINS(thrown<DataError>([&] { load_safetensors(dir / "cut.safetensors"); }),
+                         "cut.safetensors");
+  }
+}
+
+TEST(Safetensors, AnAlteredFileHasAnotherChecksumOrIsRefused) {
+  const TempDir dir;
+  const auto checksum = save_safetensors(dir / "a.safetensors", small_file());
+  auto content = read_file(dir / "a.safetensors");
+  content.back() ^= 1;
+  EXPECT_NE(crc32(as_bytes(content)), checksum);
+  content = read_file(dir / "a.safetensors");
+  content.replace(content.find("[2,3]"), 5, "[2,4]");
+  write_file_atomically(dir / "a.safetensors", content);
+  STOA_EXPECT_CONTAINS(thrown<DataError>([&] { load_safetensors(dir / "a.safetensors"); }), "weight");
+}
+
+TEST(Safetensors, AFailedWriteLeavesTheOldFile) {
+  const TempDir dir;
+  save_safetensors(dir / "a.safetensors", small_file());
+  const auto before = read_file(dir / "a.safetensors");
+  const auto x = at::ones({2});
+  EXPECT_THROW(save_safetensors(dir / "a.safetensors", {{{"a", x}, {"b", x}}, {}}), Error);
+  EXPECT_EQ(read_file(dir / "a.safetensors"), before);
+}
+
+TEST(Safetensors, AMissingFileIsAnIoError) {
+  EXPECT_THROW(load_safetensors("/nowhere/a.safetensors"), IoError);
+}
+
+TEST(Safetensors, PythonReadsTheFile) {
+  const auto python = [](const std::string& code) {
+    return std::system(format("PYTHONPATH=\"{}/.deps/python:$PYTHONPATH\" python3 -c '{}' > /dev/null 2>&1",
+                              STOA_SOURCE_DIR, code)
+                           .c_str());
+  };
+  if (python("import safetensors.numpy") != 0) GTEST_SKIP() << "python3 cannot import safetensors and numpy";
+  const TempDir dir;
+  auto file = small_file();
+  file.tensors["flag"] = at::tensor({true, false, true});
+  save_safetensors(dir / "a.safetensors", file);
+  const auto code = format(R"(
+import safetensors, safetensors.numpy
+file = safetensors.numpy.load_file("{0}")
+assert file["weight"].tolist() == [[0, 1, 2], [3, 4, 5]] and str(file["weight"].dtype) == "float32"
+assert file["bias"].tolist() == [0, 1, 2] and str(file["bias"].dtype) == "float64"
+assert file["flag"].tolist() == [True, False, True]
+assert safetensors.safe_open("{0}", "np").metadata() == dict([("made by", "a test")])
+)",
+                           (dir / "a.safetensors").string());
+  EXPECT_EQ(python(code), 0);
+}
+
+}  // namespace
+}  // namespace stoa
