@@ -86,10 +86,10 @@ train() {  # NAME RECIPE
 
 number() { grep -oE "\"$1\": *[-+0-9.e]+" <<<"$2" | head -n 1 | sed 's/.*: *//'; }  # KEY JSON
 
-row() {  # NAME TITLE
+row() {  # NAME TITLE [OPTIONS OF EVAL...]
   local info result
   info=$(stoa info "$runs/$1" --json)
-  result=$(stoa eval "$runs/$1" --json)
+  result=$(stoa eval "$runs/$1" "${@:3}" --json)
   awk -v name="$2" -v parameters="$(number parameters "$info")" -v macs="$(number macs "$info")" \
     -v accuracy="$(number accuracy "$result")" -v speed="$(number samples_per_second "$result")" \
     -v latency="$(number latency_ms "$result")" \
@@ -103,13 +103,12 @@ train widenet recipes/wide_net/fashion_mnist.toml
 train vit recipes/wide_net/fashion_mnist_vit.toml
 
 say "evaluating on the test images"
+rm -rf "$runs/images"
 table=$(
   printf '%-10s %12s %12s %12s %12s %15s\n' model parameters MACs accuracy images/s 'one image'
-  row widenet WideNet
+  row widenet WideNet --save-examples "$runs/images" --count 5
   row vit ViT
 )
-rm -rf "$runs/images"
-stoa eval "$runs/widenet" --save-images "$runs/images" 5 --quiet >/dev/null
 say "WideNet on five test images (the file names end in the right class)"
 stoa predict "$runs/widenet" "$runs"/images/*.png
 stoa report "$runs/widenet" "$runs/vit" --out "$runs/report.html" >/dev/null

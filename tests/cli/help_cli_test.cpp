@@ -31,6 +31,7 @@ TEST(Help, OfEveryCommandEndsWithAnExampleAndOffersJson) {
   for (const std::string& command : kCommands) {
     const Ended ended = run_stoa({command, "--help"});
     EXPECT_EQ(ended.exit_code, 0);
+    STOA_EXPECT_CONTAINS(ended.output, "Usage: stoa " + command + " [OPTIONS]");
     STOA_EXPECT_CONTAINS(ended.output, "Example:\n  stoa " + command);
     STOA_EXPECT_CONTAINS(ended.output, "--json");
   }
@@ -63,15 +64,21 @@ TEST(Usage, AMisspeltFlagIsReportedBeforeWhatItCaused) {
   STOA_EXPECT_CONTAINS(refused({"report", "--uot", "x.html"}), "did you mean `--out`?");
 }
 
-TEST(Usage, AMissingArgumentIsNamed) { STOA_EXPECT_CONTAINS(refused({"eval"}), "RUN is required"); }
+TEST(Usage, AMissingArgumentIsNamed) {
+  STOA_EXPECT_CONTAINS(refused({"eval"}), "RUN is required");
+}
 
-TEST(Usage, AnArgumentTooManyIsNamed) { STOA_EXPECT_CONTAINS(refused({"eval", "a", "b"}), "no further argument `b`"); }
+TEST(Usage, AnArgumentTooManyIsNamed) {
+  STOA_EXPECT_CONTAINS(refused({"eval", "a", "b"}), "no further argument `b`");
+}
 
 TEST(Usage, ANumberIsNeededWhereOneIsNeeded) {
   STOA_EXPECT_CONTAINS(refused({"train", "--resume", "run", "--step", "last"}), "--step");
 }
 
-TEST(Usage, TrainNeedsARecipeOrARun) { STOA_EXPECT_CONTAINS(refused({"train"}), "--resume RUN"); }
+TEST(Usage, TrainNeedsARecipeOrARun) {
+  STOA_EXPECT_CONTAINS(refused({"train"}), "--resume RUN");
+}
 
 TEST(Usage, AMissingRecipeNamesItsNeighbour) {
   const TempDir folder;
@@ -87,7 +94,8 @@ TEST(Usage, AFolderIsNoRecipe) {
 TEST(Info, WithoutArgumentListsTheSystems) {
   const Ended ended = run_stoa({"info", "--json"});
   bool found = false;
-  for (const Json& system : json_of(ended).at("systems"))
+  const Json systems = json_of(ended).at("systems");
+  for (const Json& system : systems)
     found |= system.at("task") == "image_classification" && system.at("model") == "wide_net";
   EXPECT_TRUE(found) << ended.output;
 }
@@ -108,7 +116,8 @@ TEST(Info, PartsAddUpToTheWhole) {
 TEST(Info, MemoryOfAdamWIsFourTimesTheWeightsAndActivations) {
   const TempDir folder;
   write_tiny_recipe(folder / "tiny.toml");
-  const Json info = json_of(run_stoa({"info", "tiny.toml", "--json", "--set", "train.micro_batch_size=2"}, folder.path()));
+  const Json info =
+      json_of(run_stoa({"info", "tiny.toml", "--json", "--set", "train.micro_batch_size=2"}, folder.path()));
   const Json& memory = info.at("memory");
   EXPECT_EQ(memory.at("weights"), 4 * info.at("parameters").get<std::int64_t>());
   EXPECT_EQ(memory.at("gradients"), memory.at("weights"));
@@ -145,8 +154,10 @@ TEST(Completion, TheScriptOfBashParses) {
 std::vector<std::string> offered(const TempDir& folder, const std::vector<std::string>& words) {
   std::string line;
   for (const std::string& word : words) line += " '" + word + "'";
-  std::ofstream(folder / "ask.bash") << run_stoa({"completion", "bash"}).output << "compopt() { :; }\nCOMP_WORDS=(" << line
-                                     << ")\nCOMP_CWORD=" << words.size() - 1 << "\n_stoa\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n";
+  std::ofstream(folder / "ask.bash") << run_stoa({"completion", "bash"}).output
+                                     << "compopt() { :; }\nCOMP_WORDS=(" << line
+                                     << ")\nCOMP_CWORD=" << words.size() - 1
+                                     << "\n_stoa\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n";
   std::istringstream lines(RunningProgram({"bash", "ask.bash"}, folder.path()).wait().output);
   std::vector<std::string> found;
   for (std::string word; std::getline(lines, word);) found.push_back(word);
@@ -164,7 +175,8 @@ TEST(Completion, BashOffersCommandsFlagsAndFiles) {
   EXPECT_EQ(offered(folder, {"stoa", "train", "--resume", "ti"}), Words{"tiny-0"});
   EXPECT_EQ(offered(folder, {"stoa", "eval", "--checkpoint", "b"}), Words{"best"});
   EXPECT_EQ(offered(folder, {"stoa", "predict", "ti"}), Words{"tiny-0"});
-  EXPECT_EQ(offered(folder, {"stoa", "predict", "--checkpoint", "best", "tiny-0", "tiny.t"}), Words{"tiny.toml"});
+  EXPECT_EQ(offered(folder, {"stoa", "predict", "--checkpoint", "best", "tiny-0", "tiny.t"}),
+            Words{"tiny.toml"});
 }
 
 TEST(Completion, TheScriptsOfZshAndFishParse) {
@@ -181,7 +193,9 @@ TEST(Completion, TheScriptsOfZshAndFishParse) {
   if (checked == 0) GTEST_SKIP() << "neither zsh nor fish is installed";
 }
 
-TEST(Completion, AnUnknownShellIsRefused) { STOA_EXPECT_CONTAINS(refused({"completion", "bsh"}), "did you mean `bash`?"); }
+TEST(Completion, AnUnknownShellIsRefused) {
+  STOA_EXPECT_CONTAINS(refused({"completion", "bsh"}), "did you mean `bash`?");
+}
 
 }  // namespace
 }  // namespace stoa::test

@@ -14,7 +14,9 @@ TEST(Table, CountsCharactersRatherThanBytes) {
   EXPECT_EQ(text_table({{"é", "a"}, {"ee", "b"}}), "é   a\n-----\nee  b\n");
 }
 
-TEST(Table, AnEmptyRowDrawsARule) { EXPECT_EQ(text_table({{"a", "b"}, {}, {"c", "d"}}), "a  b\n----\n----\nc  d\n"); }
+TEST(Table, AnEmptyRowDrawsARule) {
+  EXPECT_EQ(text_table({{"a", "b"}, {}, {"c", "d"}}), "a  b\n----\n----\nc  d\n");
+}
 
 }  // namespace
 }  // namespace stoa::cli

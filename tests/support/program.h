@@ -48,8 +48,8 @@ class RunningProgram {
       list.push_back(nullptr);
       return list;
     };
-    const int failed = posix_spawnp(&process_, command[0].c_str(), &actions, nullptr, pointers(command).data(),
-                                    pointers(variables).data());
+    const int failed = posix_spawnp(&process_, command[0].c_str(), &actions, nullptr,
+                                    pointers(command).data(), pointers(variables).data());
     posix_spawn_file_actions_destroy(&actions);
     if (failed != 0) throw std::runtime_error("cannot start " + command[0]);
   }
@@ -69,7 +69,8 @@ class RunningProgram {
     for (int i = 0; i < 12000; ++i) {
       if (condition()) return true;
       siginfo_t info{};
-      if (waitid(P_PID, static_cast<id_t>(process_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0)
+      if (waitid(P_PID, static_cast<id_t>(process_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+          info.si_pid != 0)
         return condition();
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -79,7 +80,8 @@ class RunningProgram {
   Ended wait() {
     int status = 0;
     ::waitpid(std::exchange(process_, -1), &status, 0);
-    return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), content("out"), content("err")};
+    return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), content("out"),
+            content("err")};
   }
   Ended wait_after(int number) {
     signal(number);
@@ -109,13 +111,17 @@ inline Ended run_stoa(const std::vector<std::string>& arguments,
 }
 
 /// The JSON that standard output holds; a discarded value where it is not exactly one JSON value.
-inline Json json_of(const Ended& ended) { return Json::parse(ended.output, nullptr, false); }
+inline Json json_of(const Ended& ended) {
+  return Json::parse(ended.output, nullptr, false);
+}
 
 /// Number of lines of a text that ends with a line break.
-inline auto line_count(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
+inline auto line_count(const std::string& text) {
+  return std::count(text.begin(), text.end(), '\n');
+}
 
-/// A recipe that trains in a second: 8 x 8 synthetic images, a WideNet of two layers. Further lines come behind it, so
-/// they may open tables of their own; keys are changed with --set.
+/// A recipe that trains in a second: 8 x 8 synthetic images, a WideNet of two layers. Further lines come
+/// behind it, so they may open tables of their own; keys are changed with --set.
 inline void write_tiny_recipe(const std::filesystem::path& file, const std::string& more = "") {
   std::ofstream(file) << R"(title = "tiny"
 [task]

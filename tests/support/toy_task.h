@@ -5,6 +5,7 @@
 #include <torch/nn/modules/linear.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,10 +33,10 @@ struct ToyOptions {
   double dropout = 0;
 };
 
-/// What tests do inside a run: called with the step at each loss, and with 0 and more at each evaluation.
+/// What tests do inside a run, at each loss and each evaluation.
 struct ToyHooks {
-  std::function<void(std::int64_t step)> on_loss;
-  std::function<void()> on_evaluate;
+  std::function<void(std::int64_t step)> on_loss = {};
+  std::function<void()> on_evaluate = {};
   std::int64_t infinite_loss_at = -1;  ///< step whose loss is not finite
   std::int64_t bad_gradient_at = -1;   ///< step whose loss is finite, but not its gradient
 };
@@ -145,6 +146,7 @@ class ToyTask : public Task {
   }
   Batch example(std::int64_t count) override { return {{{"x", at::zeros({count, 3}, at::kDouble)}}, count}; }
   void infer(const Batch& batch) override { model_->forward(batch["x"]); }
+  void save_examples(const std::filesystem::path&, std::int64_t) override {}
   Json metadata() const override { return {{"inputs", {"a", "b", "c"}}}; }
 
  private:

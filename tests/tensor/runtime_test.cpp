@@ -41,7 +41,13 @@ TEST(Runtime, ThreadsOptionSetsTheNumberOfThreads) {
   EXPECT_EQ(at::get_num_threads(), 1);
 }
 
+TEST(Runtime, ZeroThreadsHonoursOmpNumThreads) {
+  ASSERT_EQ(setenv("OMP_NUM_THREADS", "1", 1), 0);
+  EXPECT_EQ(configure_runtime(on_cpu()).threads, 1);
+}
+
 TEST(Runtime, ZeroThreadsMeansEveryCoreOfThisProcess) {
+  ASSERT_EQ(unsetenv("OMP_NUM_THREADS"), 0);
   EXPECT_EQ(configure_runtime(on_cpu()).threads, available_cores());
   EXPECT_EQ(at::get_num_threads(), available_cores());
 }

@@ -99,9 +99,10 @@ TEST(Recipe, ResolvedReadsBackToTheSame) {
 
 TEST(Recipe, ResolvedKeepsItsOrderWithNamesInFront) {
   Recipe recipe = read_recipe(toy_config(), toy_catalog());
+  const Json resolved = recipe.resolved();
   std::vector<std::string> keys, model;
-  for (const auto& [key, value] : recipe.resolved().items()) keys.push_back(key);
-  for (const auto& [key, value] : recipe.resolved()["model"].items()) model.push_back(key);
+  for (const auto& [key, value] : resolved.items()) keys.push_back(key);
+  for (const auto& [key, value] : resolved["model"].items()) model.push_back(key);
   EXPECT_EQ(keys, (std::vector<std::string>{"title", "description", "task", "data", "model", "optimizer",
                                             "schedule", "train", "checkpoint", "runtime"}));
   EXPECT_EQ(model.front(), "name");

@@ -40,13 +40,13 @@ void start_and_stop_at(std::int64_t step, const fs::path& run, const std::vector
 TEST(Training, ResumedAtAnyStepEndsTheSameToTheLastBit) {
   const ToyScope scope;
   const test::TempDir dir;
-  const auto recipe = everything({"checkpoint.every=1"});
+  const auto recipe = everything({"checkpoint.every=1", "train.steps=7"});
   start(dir / "whole", recipe);
-  for (std::int64_t step = 1; step < 12; ++step) {
+  for (std::int64_t step = 1; step < 7; ++step) {
     const fs::path run = dir / std::to_string(step);
     start_and_stop_at(step, run, recipe);
     resume(run);
-    test::expect_same_end(run, dir / "whole", 12);
+    test::expect_same_end(run, dir / "whole", 7);
   }
 }
 
@@ -141,10 +141,9 @@ TEST(Training, MicroBatchesDoNotChangeItsResult) {
   const test::TempDir dir;
   start(dir / "a", {});
   start(dir / "b", {"train.micro_batch_size=3"});
-  for (const auto& [name, tensor] : checkpoint_of(dir / "a", 12).model)
-    if (name != "mean")  // a running mean sees each micro-batch
-      EXPECT_LT((tensor - checkpoint_of(dir / "b", 12).model.at(name)).abs().max().item<double>(), 1e-12)
-          << name;
+  const Checkpoint whole = checkpoint_of(dir / "a", 12), cut = checkpoint_of(dir / "b", 12);
+  for (const char* name : {"in.weight", "in.bias", "out.weight", "out.bias"})
+    EXPECT_LT((whole.model.at(name) - cut.model.at(name)).abs().max().item<double>(), 1e-12) << name;
 }
 
 /// How far the first update moved the weights, all together.

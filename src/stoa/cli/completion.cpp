@@ -60,7 +60,7 @@ Command command_of(const CLI::App& app) {
       command.positionals.push_back(values_of(option->get_name(true)));
       continue;
     }
-    Flag flag = {{}, option->get_description(), option->get_type_size() > 0, {}};
+    Flag flag = {{}, option->get_description(), option->get_items_expected_max() > 0, {}};
     for (const std::string& name : option->get_snames()) flag.names.push_back("-" + name);
     for (const std::string& name : option->get_lnames()) flag.names.push_back("--" + name);
     if (flag.takes_value) flag.values = values_of(option->get_type_name());

@@ -17,6 +17,8 @@ namespace {
 struct EvalArguments {
   std::string run;
   std::string checkpoint = "last";
+  std::string examples;  // folder
+  std::int64_t count = 5;
 };
 
 Evaluation evaluate_run(LoadedRun& loaded) {
@@ -47,6 +49,7 @@ std::string text_of(const LoadedRun& loaded, const Metrics& metrics, const Infer
 void eval_command(const Program& program, const EvalArguments& arguments) {
   install_interrupt_handler();
   LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, true);
+  if (!arguments.examples.empty()) loaded.task->save_examples(arguments.examples, arguments.count);
   const Evaluation evaluation = evaluate_run(loaded);
   const InferenceSpeed speed =
       measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
@@ -69,6 +72,13 @@ void add_eval(Program& program) {
   command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
+  command
+      .add_option("--save-examples", arguments->examples,
+                  "also write evaluation inputs as files for `stoa predict`")
+      ->type_name("DIR");
+  command.add_option("--count", arguments->count, "how many of them; 5 if not given")
+      ->type_name("N")
+      ->check(CLI::Validator(CLI::PositiveNumber).description(""));
 }
 
 }  // namespace stoa::cli

@@ -30,6 +30,12 @@ std::string top_table(const std::string& key) {
   return dot == std::string::npos ? "" : key.substr(0, dot);
 }
 
+// Where a table stands on the page: what is learned, from what, with what, then how.
+int rank(const std::string& table) {
+  const std::vector<std::string> first = {"", "task", "data", "model"};
+  return static_cast<int>(std::ranges::find(first, table) - first.begin());
+}
+
 bool same(const std::vector<FieldDoc>& a, const std::vector<FieldDoc>& b) {
   return std::ranges::equal(a, b, [](const FieldDoc& x, const FieldDoc& y) {
     return x.key == y.key && x.type == y.type && x.value == y.value && x.help == y.help &&
@@ -54,6 +60,7 @@ std::vector<Section> sections_of(const CatalogEntry& entry) {
       section = sections.insert(section, {table, {format("{} with {}", entry.task, entry.model)}, {}});
     section->fields.push_back(doc);
   }
+  std::ranges::stable_sort(sections, {}, [](const Section& section) { return rank(section.table); });
   return sections;
 }
 

@@ -140,9 +140,7 @@ int run(int argc, const char* const* argv) {
     if (program.verbose) say_cost(start);
     return 0;
   } catch (const CLI::CallForHelp&) {
-    const std::vector<CLI::App*> chosen = app.get_subcommands();
-    std::fputs((chosen.empty() ? app.help() : chosen[0]->help("stoa " + chosen[0]->get_name())).c_str(),
-               stdout);
+    std::fputs(app.help().c_str(), stdout);  // the chosen command's
     return 0;
   } catch (const CLI::CallForVersion& version) {
     std::printf("%s\n", version.what());

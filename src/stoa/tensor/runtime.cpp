@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 #include <thread>
 #ifdef __GLIBC__
@@ -67,7 +68,7 @@ bool resolve_bf16(Precision precision, const c10::Device& device) {
 
 void RuntimeOptions::visit(FieldVisitor& v) {
   v.field("device", device, "where it runs: auto (a GPU where there is one), cpu, cuda, cuda:1");
-  v.field("threads", threads, "CPU threads; 0: every core this process may use");
+  v.field("threads", threads, "CPU threads; 0: OMP_NUM_THREADS, or every core this process may use");
   v.choice("precision", precision,
            {{"auto", Precision::kAuto}, {"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}},
            "arithmetic of forward and backward passes; auto: bf16 where the device is fast at it");
@@ -93,7 +94,10 @@ Runtime configure_runtime(const RuntimeOptions& options) {
   options.validate();
   Runtime runtime;
   runtime.device = resolve_device(options.device);
-  runtime.threads = options.threads > 0 ? static_cast<int>(options.threads) : available_cores();
+  // OMP_NUM_THREADS is how users and schedulers ask every OpenMP program for fewer threads
+  const char* asked = std::getenv("OMP_NUM_THREADS");
+  const int by_default = asked != nullptr && std::atoi(asked) > 0 ? std::atoi(asked) : available_cores();
+  runtime.threads = options.threads > 0 ? static_cast<int>(options.threads) : by_default;
   runtime.bf16 = resolve_bf16(options.precision, runtime.device);
   at::set_num_threads(runtime.threads);
   return runtime;

@@ -13,13 +13,14 @@ namespace stoa::html {
 namespace {
 
 constexpr std::size_t kColours = 8;
-constexpr std::size_t kPoints = 400;       // a line has no more than these
-constexpr std::size_t kMarked = 12;        // up to so many points each is marked
-constexpr std::size_t kLabelledLines = 8;  // labels at the ends of more lines would crowd
-constexpr std::size_t kLabelLength = 26;   // characters
-constexpr double kLabelDistance = 15;      // pixels between the baselines of labels
-constexpr double kCharacter = 7.3;         // pixels a character of 12 px takes, generously
-constexpr double kWidth = 1000;            // units across the drawing, whatever its width on the screen
+constexpr std::size_t kPoints = 400, kSmallPoints = 120;  // a line has no more than these
+constexpr std::size_t kMarked = 12;                       // up to so many points each is marked
+constexpr std::size_t kLabelledLines = 8;                 // labels at the ends of more lines would crowd
+constexpr std::size_t kLabelLength = 26;                  // characters
+constexpr double kLabelDistance = 15;                     // pixels between the baselines of labels
+constexpr double kCharacter = 7.3;                        // pixels a character of 12 px takes, generously
+constexpr int kSmallHeight = 150;                         // charts below it have few ticks
+constexpr double kWidth = 1000;  // units across the drawing, whatever its width on the screen
 
 // One axis: data to drawing, and where its ticks stand.
 struct Axis {
@@ -37,9 +38,9 @@ bool dashed(const ChartLine& line) {
   return line.colour >= static_cast<int>(kColours);
 }
 
-// The mean of each run of neighbours, so that no more than kPoints are left.
-ChartLine thinned(const ChartLine& line) {
-  const std::size_t step = (line.x.size() + kPoints - 1) / kPoints;
+// The mean of each run of neighbours, so that no more than `points` are left.
+ChartLine thinned(const ChartLine& line, std::size_t points) {
+  const std::size_t step = (line.x.size() + points - 1) / points;
   if (step <= 1) return line;
   ChartLine result = line;
   result.x.clear();
@@ -65,7 +66,8 @@ std::string tick_text(double value, double step) {
 }
 
 double step_of(const std::vector<double>& ticks) {
-  return ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
+  if (ticks.size() > 1) return ticks[1] - ticks[0];
+  return ticks.empty() || ticks[0] == 0 ? 1 : std::pow(10, std::floor(std::log10(std::abs(ticks[0]))) - 1);
 }
 
 Axis x_axis(const std::vector<ChartLine>& lines, int count) {
@@ -107,10 +109,11 @@ Axis y_axis(std::pair<double, double> range, int count) {
 class Drawing {
  public:
   explicit Drawing(const Chart& chart) : chart_(chart) {
-    for (const auto& line : chart.lines) lines_.push_back(thinned(line));
-    const int ticks = chart.height < 150 ? 2 : 5;
-    x_ = x_axis(chart.lines, chart.height < 150 ? 3 : 5);
-    y_ = y_axis(chart.range.value_or(value_range(lines_)), ticks);
+    const bool small = chart.height < kSmallHeight;
+    for (const auto& line : chart.lines) lines_.push_back(thinned(line, small ? kSmallPoints : kPoints));
+    x_ = x_axis(chart.lines, small ? 3 : 5);
+    if (small && x_.ticks.size() > 1) x_.ticks = {x_.ticks.back()};
+    y_ = y_axis(chart.range.value_or(value_range(lines_)), small ? 2 : 5);
     place_labels();
   }
 
@@ -120,14 +123,14 @@ class Drawing {
       tick_length = std::max(tick_length, length(tick_text(tick, step_of(y_.ticks))));
     const std::string name =
         chart_.y_title.empty() ? "" : format("<p class=\"name\">{}</p>\n", escape(chart_.y_title));
+    std::string keys = chart_.legend ? legend(lines_) : "";
+    if (!labels_.empty())
+      keys = element("div", keys, "direct-legend");  // shown where there is no room for labels
     return format(
         "{}<div class=\"chart{}\" style=\"--ticks:{:.0f}px;--labels:{:.0f}px\">\n{}"
         "<svg height=\"{}\" role=\"img\" aria-label=\"{}\">\n{}{}{}</svg>\n</div>\n",
-        chart_.legend ? format("<div class=\"{}\">{}</div>\n", labels_.empty() ? "keys" : "direct-legend",
-                               legend(lines_))
-                      : "",
-        labels_.empty() ? "" : " direct", 12 + 7.0 * static_cast<double>(tick_length), label_width_, name,
-        chart_.height, escape(description()), axes(), paths(), marks());
+        keys, labels_.empty() ? "" : " direct", 12 + 7.0 * static_cast<double>(tick_length), label_width_,
+        name, chart_.height, escape(description()), axes(), paths(), marks());
   }
 
  private:

@@ -99,8 +99,8 @@ Json Exhibit::to_json() const {
 Exhibit Exhibit::from_json(const Json& json) {
   std::string name = "?";
   try {
-    Exhibit exhibit{json.at("title"), json.at("caption"), {}};
-    name = exhibit.title;
+    name = json.at("title");
+    Exhibit exhibit{name, json.at("caption"), {}};
     const std::string kind = json.at("kind");
     if (kind == "table")
       exhibit.content = read_table(json);

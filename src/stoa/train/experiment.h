@@ -16,7 +16,7 @@ struct ExperimentRow {
 };
 
 /// A column of the table: a value of the runs, e.g. "eval.accuracy", "parameters", "macs", "seconds", "train.loss",
-/// "train.router.drop_rate" (mean over the run's lines), with its heading, factor and digits.
+/// "train.router.drop_rate" (mean over the run's lines), with its heading, factor and digits. RunRecord::value() has them all.
 struct ExperimentColumn {
   std::string value;
   std::string heading;

@@ -173,23 +173,27 @@ std::string heat_key(const Scale& scale, bool percent) {
 }  // namespace
 
 std::string heat_map(const HeatMapExhibit& map) {
-  const bool values = std::max(map.rows.size(), map.columns.size()) < kLargestMap;
-  const bool upright = std::ranges::any_of(map.columns, [](const auto& name) { return length(name) > 4; });
+  const std::size_t most = std::max(map.rows.size(), map.columns.size());
+  const bool values = most <= kLargestValued, names = most <= kLargestNamed;
+  std::string classes = "heat";
+  if (names && std::ranges::any_of(map.columns, [](const auto& name) { return length(name) > 4; }))
+    classes += " upright";
+  if (!values) classes += " small";
+  if (map.columns.size() < 8) classes += " roomy";
   const Scale scale = scale_of(map.values);
-  std::string head;
+  std::string head, body;
   for (const auto& name : map.columns)
-    head += format("<th scope=\"col\"><span>{}</span></th>", values ? escape(name) : "");
-  std::string body;
+    head += format("<th scope=\"col\"><span>{}</span></th>", names ? escape(name) : "");
   for (std::size_t row = 0; row < map.rows.size(); ++row)
-    body += format("<tr><th scope=\"row\">{}</th>{}</tr>\n", values ? escape(map.rows[row]) : "",
+    body += format("<tr><th scope=\"row\">{}</th>{}</tr>\n", names ? escape(map.rows[row]) : "",
                    heat_cells(map, row, scale, values));
   return format(
-      "<div class=\"scroll\"><table class=\"heat{}{}{}\">\n<thead><tr><td></td><th class=\"axis\" "
-      "colspan=\"{}\">{}</th></tr>\n"
-      "<tr><th class=\"axis corner\">{}</th>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table></div>\n{}",
-      values ? "" : " small", upright && values ? " upright" : "", map.columns.size() < 8 ? " roomy" : "",
-      map.columns.size(), escape(map.column_title), escape(map.row_title), head, body,
-      heat_key(scale, map.percent));
+      "<div class=\"scroll\"><table class=\"{}\" style=\"--cell:{:.2f}rem\">\n<thead><tr><td></td><th "
+      "class=\"axis\" "
+      "colspan=\"{}\">{}</th></tr>\n<tr><th class=\"axis corner\">{}</th>{}</tr></thead>\n"
+      "<tbody>\n{}</tbody>\n</table></div>\n{}",
+      classes, std::clamp(56.0 / static_cast<double>(most), 0.3, 1.5), map.columns.size(),
+      escape(map.column_title), escape(map.row_title), head, body, heat_key(scale, map.percent));
 }
 
 std::string image(std::span<const std::uint8_t> png, const std::string& alternative) {

@@ -46,8 +46,9 @@ using Row = std::vector<std::string>;
 /// are numbers, flush right, or texts where `text_columns` says so.
 std::string table(const Row& headings_html, const std::vector<Row>& rows_html, bool text_columns = false);
 
-/// Coloured cells with their values; from kLargestMap rows or columns on without the values.
-inline constexpr std::size_t kLargestMap = 26;
+/// Coloured cells with their values; without the values, and then without the names, where there are too many
+/// to be read.
+inline constexpr std::size_t kLargestValued = 26, kLargestNamed = 64;
 std::string heat_map(const HeatMapExhibit& map);
 
 /// Pictures side by side, framed and marked by whether they are good.

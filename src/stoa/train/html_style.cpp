@@ -48,6 +48,7 @@ summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 footer { margin-top: 4rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--muted); font-size: .85rem; }
 
 .scroll { overflow-x: auto; max-width: 100%; }
+main > .scroll { margin: 1.4rem 0 1rem; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; }
 .figures, .texts { min-width: min(100%, 24rem); }
 .figures th, .figures td, .texts th, .texts td { padding: .36rem 0 .36rem 1.6rem; border-bottom: 1px solid var(--rule);
@@ -109,7 +110,8 @@ figcaption { max-width: 44rem; margin-top: .6rem; }
 .heat.upright thead th[scope] span { writing-mode: vertical-rl; transform: rotate(180deg); padding-top: .35rem; }
 .heat .axis { color: var(--muted); padding-bottom: .3rem; }
 .heat .corner { text-align: right; padding-right: .5rem; }
-.heat.small { border-spacing: 0; } .heat.small td[style] { min-width: .42rem; width: .42rem; height: .42rem; padding: 0; border-radius: 0; }
+.heat.small { border-spacing: 0; font-size: .7rem; line-height: 1; }
+.heat.small td[style] { min-width: var(--cell); width: var(--cell); height: var(--cell); padding: 0; border-radius: 0; }
 .key { display: flex; align-items: center; gap: .5rem; margin: .5rem 0 0; font-size: .8rem; color: var(--muted); }
 .key i { width: 7rem; height: .55rem; border-radius: 2px; background: linear-gradient(90deg in oklab, var(--cold), var(--hot)); print-color-adjust: exact; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.2rem, 1fr)); gap: 1rem .9rem; margin: 0; padding: 0; }

@@ -26,13 +26,13 @@ constexpr std::array kReadings = {
             "Share of the routed tokens that each expert took, one row a depth. Rows of equal colour mean "
             "that the work is "
             "spread evenly."},
-    Reading{"router.drop_rate", "Dropped assignments", "",
+    Reading{"router.drop_rate", "Dropped assignments", "column",
             "Share of the assignments of tokens to experts that found the expert full, by depth."},
-    Reading{"router.entropy", "Router entropy", "",
+    Reading{"router.entropy", "Router entropy", "column",
             "Mean entropy of the routing probabilities in nats, by depth: 0 is certain of one expert, the "
             "logarithm of their "
             "number is undecided."},
-    Reading{"router.balance", "Balance loss", "",
+    Reading{"router.balance", "Balance loss", "column",
             "Load balance loss by depth, without its weight: 1 where all experts take equal shares, more "
             "where some take "
             "more."},

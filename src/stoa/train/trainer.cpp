@@ -198,7 +198,7 @@ void Training::require_finite(const BatchOutcome& outcome, double gradient_norm)
                                           (folder_.checkpoints() / format("step-{}", kept.back())).string());
     throw Error(format(
         "step {}: {} is {}; {}; try a lower `optimizer.lr`, a longer `schedule.warmup` or `train.clip_norm`",
-        done_ + 1, what, value, last));
+        done_ + 1, what, std::isnan(value) ? "nan" : format("{}", value), last));
   };
   for (const auto& [name, value] : outcome.losses)
     if (!std::isfinite(value)) fail(name == "loss" ? "the loss" : format("the side loss `{}`", name), value);

@@ -51,7 +51,7 @@ void expect_close(const at::Tensor& found, const at::Tensor& expected) {
 }
 
 TEST(MixtureLayer, OfOneExpertIsADensePerceptron) {
-  const auto mixture = make(options_of(1, 1));
+  auto mixture = make(options_of(1, 1));
   const auto x = input();
   expect_close(mixture->forward(x).output, perceptron(mixture, 0, x));
 }
@@ -59,7 +59,7 @@ TEST(MixtureLayer, OfOneExpertIsADensePerceptron) {
 TEST(MixtureLayer, OfOneExpertHasBalanceOneAndNoRouterGradient) {
   auto options = options_of(1, 1);
   options.router.balance_weight = 1;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   const auto result = mixture->forward(input());
   const auto balance = routing_outputs({result.statistics}, options.router).losses.at(0).value;
   EXPECT_DOUBLE_EQ(balance.item<double>(), 1);
@@ -69,7 +69,7 @@ TEST(MixtureLayer, OfOneExpertHasBalanceOneAndNoRouterGradient) {
 }
 
 TEST(MixtureLayer, OfAllExpertsIsTheSoftMixture) {
-  const auto mixture = make(options_of(3, 3));
+  auto mixture = make(options_of(3, 3));
   const auto x = input();
   const auto p = at::softmax(at::matmul(x, mixture->router->weight), -1);
   auto expected = at::zeros_like(x);
@@ -79,7 +79,7 @@ TEST(MixtureLayer, OfAllExpertsIsTheSoftMixture) {
 }
 
 TEST(MixtureLayer, OfEqualExpertsIsTheGateSumTimesThePerceptron) {
-  const auto mixture = make(options_of(4, 2));
+  auto mixture = make(options_of(4, 2));
   {
     const at::NoGradGuard no_grad;
     for (const auto& stack : {mixture->w_in, mixture->b_in, mixture->w_out, mixture->b_out})
@@ -92,7 +92,7 @@ TEST(MixtureLayer, OfEqualExpertsIsTheGateSumTimesThePerceptron) {
 }
 
 TEST(MixtureLayer, PermutingTokensPermutesOutputs) {
-  const auto mixture = make(options_of(4, 2));
+  auto mixture = make(options_of(4, 2));
   const auto x = input(1, 12);
   const auto order = at::randperm(12, at::kLong);
   expect_close(mixture->forward(x.index_select(1, order)).output,
@@ -100,7 +100,7 @@ TEST(MixtureLayer, PermutingTokensPermutesOutputs) {
 }
 
 TEST(MixtureLayer, PermutingExpertsWithTheirRouterColumnsChangesNothing) {
-  const auto mixture = make(options_of(4, 2));
+  auto mixture = make(options_of(4, 2));
   const auto x = input();
   const auto expected = mixture->forward(x).output.detach();
   const auto order = at::tensor({2, 0, 3, 1}, at::kLong);
@@ -115,7 +115,7 @@ TEST(MixtureLayer, EvaluationDoesNotDependOnTheBatch) {
   auto options = options_of(4, 2);
   options.router.capacity_factor = 1.2;
   options.router.noise = 1;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   mixture->eval();
   const auto x = input(5, 4);
   const auto whole = mixture->forward(x).output;
@@ -126,7 +126,7 @@ TEST(MixtureLayer, EvaluationDoesNotDependOnTheBatch) {
 TEST(MixtureLayer, TokenWithAllChoicesDroppedGetsZero) {
   auto options = options_of(4, 2);
   options.router.capacity_factor = 0.5;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   const auto result = mixture->forward(input(1, 16));
   const auto lost = result.routing.slot.lt(0).all(1).nonzero().squeeze(1);
   ASSERT_GT(lost.numel(), 0);
@@ -147,7 +147,7 @@ TEST(MixtureLayer, BackendsAgree) {
 TEST(MixtureLayer, OutputActivationIsAppliedBeforeTheGate) {
   auto options = options_of(1, 1);
   options.output_activation = ops::Activation::kGeluTanh;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   const auto x = input();
   expect_close(mixture->forward(x).output, at::gelu(perceptron(mixture, 0, x), "tanh"));
 }
@@ -155,7 +155,7 @@ TEST(MixtureLayer, OutputActivationIsAppliedBeforeTheGate) {
 TEST(MixtureLayer, DropoutActsInTrainingAlone) {
   auto options = options_of(4, 2);
   options.dropout = 0.5;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   const auto x = input();
   EXPECT_FALSE(at::equal(mixture->forward(x).output, mixture->forward(x).output));
   mixture->eval();
@@ -169,7 +169,7 @@ TEST(MixtureLayer, DropoutKeepsTheMean) {
   auto options = options_of(1, 1);
   options.dropout = 0.25;
   options.activation = ops::Activation::kNone;
-  const auto mixture = make(options);
+  auto mixture = make(options);
   const auto x = input(1, 1).expand({40, 500, 6});
   const auto mean = mixture->forward(x).output.mean(at::IntArrayRef{0, 1}).detach();
   mixture->eval();

@@ -338,6 +338,10 @@ TEST(Router, NonFiniteLogitsAreRefused) {
   }
 }
 
+TEST(Router, MoreChoicesThanExpertsAreRefused) {
+  stoa::test::thrown<ConfigError>([] { run(at::zeros({1, 5, 4}), dropless(4, 5)); });
+}
+
 TEST(Router, EntropyOfUniformProbabilitiesIsLogE) {
   EXPECT_NEAR(run(at::zeros({1, 5, 4}, at::kDouble), dropless(4, 2)).statistics.entropy.item<double>(),
               std::log(4), 1e-12);

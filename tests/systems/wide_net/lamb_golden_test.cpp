@@ -37,7 +37,7 @@ Trained train_five_steps(at::ScalarType type) {
   for (int step = 0; step <= 5; ++step) {
     optimizer->zero_grad();
     const auto output = result.model->classify(images);
-    const auto loss = at::cross_entropy_loss(output.logits, labels, {}, at::Reduction::Mean, -100, 0.1f);
+    const auto loss = at::cross_entropy_loss(output.logits, labels, {}, at::Reduction::Mean, -100, 0.1);
     const auto balance = output.side.losses.at(0).value;
     (loss + balance).backward();
     const double norm = optim::clip_global_norm(optimizer->parameters(), 1.0);

@@ -59,7 +59,8 @@ TEST(WideNet, TwoEvaluationsAreBitEqual) {
 TEST(WideNet, TrainingNoiseChangesTheForwardPass) {
   auto model = make(tiny());
   model->train();
-  EXPECT_FALSE(model->classify(images(4)).logits.equal(model->classify(images(4)).logits));
+  const auto x = images(4);
+  EXPECT_FALSE(model->classify(x).logits.equal(model->classify(x).logits));
 }
 
 /// Copies of the shared blocks in an unshared model of the same depth.

@@ -100,6 +100,7 @@ void add_vmoe_losses(Routing& routing, const at::Tensor& noisy, const at::Tensor
 
 Routing route(const at::Tensor& logits, const at::Tensor& clean, const RouterOptions& options,
               bool training) {
+  options.validate();
   check_shape(logits, {-1, -1, options.experts}, "router logits");
   if (logits.scalar_type() != at::kFloat && logits.scalar_type() != at::kDouble)
     throw Error(format("router logits are of type {}; float or double is needed",

@@ -12,6 +12,9 @@
 
 namespace stoa::nn {
 
+/// Under expert choice every expert takes its surest `capacity` tokens of a group (2202.09368): loads are
+/// equal, no balance, importance or load loss applies, and a token's result depends on its group by nature,
+/// in evaluation too.
 enum class RoutingKind { kTokenChoice, kExpertChoice };
 enum class FillOrder { kToken, kChoice, kPriority };
 enum class CapacityRounding { kFloor, kCeilTo4 };
@@ -23,27 +26,31 @@ struct RouterOptions {
   std::int64_t experts = 4;
   std::int64_t top_k = 2;
   RoutingKind routing = RoutingKind::kTokenChoice;
-  double noise = 1.0;                 ///< deviation of the training noise on the logits, in units of 1 / experts
-  double capacity_factor = 1.2;       ///< training: slots per expert = factor * tokens * K / experts; 0 drops nothing
-  double eval_capacity_factor = 0;    ///< the same in evaluation; 0 drops nothing and is independent of the batch
+  double noise = 1.0;  ///< deviation of the training noise on the logits, in units of 1 / experts
+  double capacity_factor =
+      1.2;  ///< training: slots per expert = factor * tokens * K / experts; 0 drops nothing
+  double eval_capacity_factor = 0;  ///< the same in evaluation; 0 drops nothing and is independent of the
+                                    ///< batch (expert choice: 0 takes capacity_factor)
   CapacityRounding capacity_rounding = CapacityRounding::kFloor;
-  bool reserve_first_slot = false;    ///< the original code's off-by-one: each expert holds one token less
+  bool reserve_first_slot = false;  ///< the original code's off-by-one: each expert holds one token less
   FillOrder fill = FillOrder::kChoice;
-  bool renormalise_gates = false;     ///< gates of a token's K experts sum to 1
-  std::int64_t group_size = 0;        ///< samples that share one capacity and one balance loss; 0 is the whole batch
-  double balance_weight = 0.01;       ///< alpha of the load-balance loss
-  BalanceReduce balance_reduce = BalanceReduce::kSum;   ///< over the calls (depths)
-  BalanceScope balance_scope = BalanceScope::kCall;     ///< statistics per call, or pooled over all depths first
-  double z_weight = 0;                ///< router z-loss: mean(logsumexp(logits)^2), reduced over calls like the balance
-  double importance_weight = 0;       ///< V-MoE's importance loss (2.4)
-  double load_weight = 0;             ///< V-MoE's load loss (2.4); needs noise
+  bool renormalise_gates = false;  ///< gates of a token's K experts sum to 1
+  std::int64_t group_size =
+      0;  ///< samples that share one capacity and one balance loss; 0 is the whole batch
+  double balance_weight = 0.01;                        ///< alpha of the load-balance loss
+  BalanceReduce balance_reduce = BalanceReduce::kSum;  ///< over the calls (depths)
+  BalanceScope balance_scope = BalanceScope::kCall;  ///< statistics per call, or pooled over all depths first
+  double z_weight = 0;  ///< router z-loss: mean(logsumexp(logits)^2), reduced over calls like the balance
+  double importance_weight = 0;  ///< V-MoE's importance loss (2.4)
+  double load_weight = 0;        ///< V-MoE's load loss (2.4); needs noise
 
   void visit(FieldVisitor& v);
   void validate() const;  ///< throws ConfigError naming the field
 };
 
-/// Slots per expert for a group of `tokens`: floor(tokens * factor * K / E), or V-MoE's ceil rounded up to a multiple of 4.
-/// Throws ConfigError if that is 0 (or 1 with the first slot reserved): every token would be dropped.
+/// Slots per expert for a group of `tokens`: floor(tokens * factor * K / E), or V-MoE's ceil rounded up to a
+/// multiple of 4. Throws ConfigError if that is 0 (or 1 with the first slot reserved): every token would be
+/// dropped.
 std::int64_t expert_capacity(std::int64_t tokens, double factor, const RouterOptions& options);
 
 /// What one call of a router says of itself; `groups` is the number of routing groups.
@@ -54,8 +61,8 @@ struct RoutingStatistics {
   at::Tensor importance;   ///< scalar, V-MoE's importance loss; undefined unless its weight is set
   at::Tensor load_loss;    ///< scalar, V-MoE's load loss; undefined unless its weight is set
   at::Tensor kept;         ///< [E] int64: assignments each expert computes
-  at::Tensor drop_rate;    ///< scalar: share of assignments dropped
-  at::Tensor entropy;      ///< scalar: mean entropy of the routing probabilities, in nats
+  at::Tensor drop_rate;  ///< scalar: share of assignments dropped; expert choice: of tokens that nobody took
+  at::Tensor entropy;    ///< scalar: mean entropy of the routing probabilities, in nats
 };
 
 /// Where every token goes, and the statistics of deciding it.
@@ -63,17 +70,17 @@ struct Routing {
   ops::Assignments assignments;  ///< kept ones only
   at::Tensor probabilities;      ///< P [tokens, E], fp32 (or fp64)
   at::Tensor index;              ///< [tokens, K] chosen experts in falling order (token choice)
-  at::Tensor slot;               ///< [tokens, K] place within the expert counted from 0, -1 where dropped (token choice)
+  at::Tensor slot;  ///< [tokens, K] place within the expert counted from 0, -1 where dropped (token choice)
   RoutingStatistics statistics;
 };
 
-/// Routes from logits [samples, tokens, E] (fp32 or fp64). `noise` is added in training by the caller of this function
-/// through `noisy`: pass the noisy logits as `logits` and the clean ones as `clean` (needed for V-MoE's losses; may be
-/// undefined). `training` picks the capacity factor.
+/// Routes from logits [samples, tokens, E] (fp32 or fp64). `noise` is added in training by the caller of this
+/// function through `noisy`: pass the noisy logits as `logits` and the clean ones as `clean` (needed for
+/// V-MoE's losses; may be undefined). `training` picks the capacity factor.
 Routing route(const at::Tensor& logits, const at::Tensor& clean, const RouterOptions& options, bool training);
 
-/// s = x W + noise, then route(). W [dim, E], no bias, Glorot-uniform. Softmax and all losses are computed in fp32 at least,
-/// also under autocast.
+/// s = x W + noise, then route(). W [dim, E], no bias, Glorot-uniform. Softmax and all losses are computed in
+/// fp32 at least, also under autocast.
 class RouterImpl : public torch::nn::Module {
  public:
   RouterImpl(std::int64_t dim, RouterOptions options);
@@ -88,9 +95,11 @@ class RouterImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Router);
 
-/// The losses of all calls of one forward pass (weights applied: "balance", "router_z", "importance", "load", each only
-/// where its weight is set) and their statistics by depth: "router.load" [calls, E], "router.drop_rate",
-/// "router.entropy" [calls], "router.balance" [calls] (alpha not included).
+/// The losses of all calls of one forward pass (weights applied: "balance", "router_z", "importance", "load",
+/// each only where its weight is set) and their statistics by depth: "router.load" [calls, E] (shares before
+/// dropping), "router.drop_rate", "router.entropy" [calls], "router.balance" [calls] (alpha not included).
+/// Groups are averaged. Pooled over depth, each call counts with the pooled value, so weights mean the same
+/// in both scopes.
 SideOutputs routing_outputs(const std::vector<RoutingStatistics>& calls, const RouterOptions& options);
 
 }  // namespace stoa::nn

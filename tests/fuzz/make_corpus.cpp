@@ -1,0 +1,94 @@
+// Writes small valid files of every format, one folder a fuzz target: what the fuzzer starts from.
+#include <cstdio>
+
+#include "support/image_files.h"
+
+namespace {
+
+using namespace stoa::test;
+
+void save_all(const std::filesystem::path& folder, const std::vector<Bytes>& files) {
+  for (std::size_t i = 0; i < files.size(); ++i) save(folder / ("seed-" + std::to_string(i)), files[i]);
+}
+
+std::vector<Bytes> images() {
+  const Bytes noise = [] {
+    Bytes bytes(16 * 16 * 4);
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 31 % 251);
+    return bytes;
+  }();
+  const PngForm palette{PNG_COLOR_TYPE_PALETTE, 8, true, {{1, 2, 3}, {4, 5, 6}}, {0, 128}};
+  return {jpeg(16, 16, noise, {.quality = 50}),
+          jpeg(16, 16, noise, {.progressive = true, .quality = 50}),
+          jpeg(9, 7, noise, {JCS_GRAYSCALE, JCS_GRAYSCALE}),
+          jpeg(8, 8, noise, {JCS_CMYK, JCS_CMYK}),
+          jpeg(8, 8, noise, {JCS_CMYK, JCS_YCCK, true}),
+          png(8, 8, cut(noise, 192)),
+          png(8, 8, cut(noise, 512), {PNG_COLOR_TYPE_RGB_ALPHA, 16}),
+          png(4, 4, cut(noise, 32), {PNG_COLOR_TYPE_GRAY_ALPHA, 8}),
+          png(5, 8, cut(noise, 5), {PNG_COLOR_TYPE_GRAY, 1, true}),
+          png(2, 2, {0, 1, 1, 0}, palette)};
+}
+
+std::vector<Bytes> tars() {
+  Bytes long_name = tar_member("././@LongLink", text(std::string(200, 'n')), 'L');
+  append(long_name, tar_member("short", text("x")));
+  long_name.resize(long_name.size() + 1024);
+  Bytes pax = tar_member("pax", text("16 path=a/b.jpg\n9 size=2\n"), 'x');
+  append(pax, tar_member("short", text("xy")));
+  pax.resize(pax.size() + 1024);
+  return {tar({{"train/cat/1.jpg", text("x")}, {"train/dog/2.jpg", text(std::string(600, 'y'))}}), long_name,
+          pax};
+}
+
+std::vector<Bytes> tf_records() {
+  Bytes two = tf_record(image_example(plain_png(2, 3), 7));
+  append(two, tf_record(image_example({}, -1)));
+  return {two, image_example(plain_png(2, 3), 1000), tf_record({})};
+}
+
+Bytes safetensors(const std::string& header, std::size_t data) {
+  Bytes bytes;
+  for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<std::uint8_t>(header.size() >> (8 * i)));
+  append(bytes, text(header));
+  bytes.resize(bytes.size() + data);
+  return bytes;
+}
+
+std::vector<Bytes> headers() {
+  const std::string two =
+      R"({"__metadata__":{"step":"7"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+      R"("b":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}})";
+  return {safetensors(two, 26), safetensors("{}", 0),
+          safetensors(R"({"":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0)};
+}
+
+std::vector<Bytes> recipes() {
+  return {
+      text(
+          "system = \"wide_net\"\n[model]\ndepth = 12\nexperts = 4\ncapacity = 1.2\nflags = [true, false]\n"),
+      text("[data]\npath = '/data'\nmean = [0.1, 0.2e-3, inf, nan]\naugment.mixup = 0.5\n[data.augment]\nx = "
+           "1\n"),
+      text("a = \"\\u00e9\\n\\t\\\"\"\n\"quoted key\" = 1979-05-27T07:32:00Z\nb = 0x1f\nc = {d = [[1], [2, "
+           "3]]}\n"),
+      text("[[runs]]\nseed = 1\n[[runs]]\nseed = 2\nname = \"\"\"two\nlines\"\"\"\n"),
+      text("data.path=/tmp/x"),
+      text("train.lr=1e-3")};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fputs("usage: make_corpus FOLDER\n", stderr);
+    return 2;
+  }
+  const std::filesystem::path folder = argv[1];
+  save_all(folder / "idx", {idx({2, 2, 3}, Bytes(12, 5)), idx({4}, {1, 2, 3, 4}), idx({0, 28, 28}, {})});
+  save_all(folder / "cifar", {Bytes(3073, 1), Bytes(2 * 3074, 2)});
+  save_all(folder / "tar", tars());
+  save_all(folder / "tfrecord", tf_records());
+  save_all(folder / "image", images());
+  save_all(folder / "safetensors", headers());
+  save_all(folder / "recipe", recipes());
+}
