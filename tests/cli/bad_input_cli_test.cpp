@@ -66,9 +66,9 @@ const std::vector<Bad> kBadRecipes = {
      4,
      {"out of memory", "TiB"}},
     {"LossNotFinite",
-     {"model.mixture_layers=0", "optimizer.name='sgd'", "optimizer.lr=1e30"},
+     {"model.mixture_layers=0", "optimizer.name='sgd'", "optimizer.lr=1e30", "checkpoint.every=1"},
      1,
-     {"step 2", "the last good checkpoint", "optimizer.lr"}},
+     {"step 2", "the last good checkpoint is run/checkpoints/step-1", "optimizer.lr"}},
 };
 
 INSTANTIATE_TEST_SUITE_P(All, BadRecipe, ::testing::ValuesIn(kBadRecipes),
