@@ -97,7 +97,7 @@ row() {  # NAME TITLE [OPTIONS OF EVAL...]
 }
 
 SECONDS=0
-scripts/build.sh release
+scripts/build.sh release stoa_program  # the tests would take longer than all the rest
 find_data
 train widenet recipes/wide_net/fashion_mnist.toml
 train vit recipes/wide_net/fashion_mnist_vit.toml

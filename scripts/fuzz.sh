@@ -21,7 +21,7 @@ $build/tests/fuzz/make_corpus $build/corpus
 failed=()
 for target in "${targets[@]}"; do
   echo "== $target: $seconds seconds"
-  $build/tests/fuzz/"${target}_fuzz" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=65536 \
+  $build/tests/fuzz/"${target}_fuzz" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=16384 \
     -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/findings/$target-" "$build/corpus/$target" || failed+=("$target")
 done
 

@@ -56,6 +56,12 @@ TEST(Optimizer, NesterovsStepsOnAScalar) {
   expect_scalar_steps(options, {0.905, 0.912, 0.8768}, 5e-5);
 }
 
+TEST(Optimizer, CoupledDecayIsAddedToTheGradient) {
+  auto options = options_of(OptimizerKind::kAdamW, 0.1, 0.1);
+  options.decoupled = false;
+  expect_scalar_steps(options, {0.900000002, 0.854441367, 0.802403794}, 5.1e-10);
+}
+
 TEST(Optimizer, AdamWithoutBiasCorrectionTakesItsMomentsAsTheyAre) {
   auto options = options_of(OptimizerKind::kAdamW, 0.1);
   options.bias_correction = false;

@@ -46,6 +46,12 @@ class IoError : public Error {
   using Error::Error;
 };
 
+/// Numbers that are not finite where they must be. Exit code 1; the trainer adds the step and the last good checkpoint.
+class NumericError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Thrown where long work stops because the user asked for it (Ctrl-C). Exit code 130.
 class Interrupted : public Error {
  public:

@@ -228,7 +228,8 @@ _stoa() {{
 {}      esac ;;
   esac
 }}
-compdef _stoa stoa
+# this file may be a function of $fpath as well as sourced
+if [[ $funcstack[1] == _stoa ]]; then _stoa "$@"; else compdef _stoa stoa; fi
 )sh",
                 zsh_flags(root), summaries, cases);
 }

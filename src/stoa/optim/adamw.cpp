@@ -7,8 +7,8 @@
 namespace stoa::optim {
 namespace {
 
-/// Loshchilov and Hutter 2019 as in PyTorch: w *= 1 - lr decay; m, v as Adam's; w -= lr mhat / (sqrt(vhat) +
-/// eps).
+/// Loshchilov and Hutter 2019 as in PyTorch: w *= 1 - lr decay; m, v as Adam's; w -= lr mhat / (sqrt(vhat) + eps).
+/// Not decoupled it is Adam: g += decay w instead of the first.
 class AdamW final : public Rule {
  public:
   AdamW(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
@@ -30,10 +30,14 @@ class AdamW final : public Rule {
 
   void update_lists(Lists& lists) override {
     auto &m = lists.states[0], &v = lists.states[1];
-    at::_foreach_mul_(lists.w, scalars(lists.decay, [&](double decay) { return 1 - lr_ * decay; }));
-    at::_foreach_lerp_(m, lists.g, 1 - options_.betas[0]);
+    auto g = lists.g;
+    if (options_.decoupled)
+      at::_foreach_mul_(lists.w, scalars(lists.decay, [&](double decay) { return 1 - lr_ * decay; }));
+    else
+      g = at::_foreach_add(g, at::_foreach_mul(lists.w, scalars(lists.decay, [](double decay) { return decay; })));
+    at::_foreach_lerp_(m, g, 1 - options_.betas[0]);
     at::_foreach_mul_(v, options_.betas[1]);
-    at::_foreach_addcmul_(v, lists.g, lists.g, 1 - options_.betas[1]);
+    at::_foreach_addcmul_(v, g, g, 1 - options_.betas[1]);
     auto root = at::_foreach_sqrt(v);
     at::_foreach_mul_(root, root_scale_);
     at::_foreach_add_(root, options_.eps);
@@ -49,13 +53,16 @@ class AdamW final : public Rule {
     T* __restrict v = state_of<T>(1, chunk);
     const T beta1 = static_cast<T>(options_.betas[0]), rest1 = static_cast<T>(1 - options_.betas[0]);
     const T beta2 = static_cast<T>(options_.betas[1]), rest2 = static_cast<T>(1 - options_.betas[1]);
-    const T keep = static_cast<T>(1 - lr_ * decay_[chunk.tensor]), step = static_cast<T>(step_size_);
+    const double decay = decay_[chunk.tensor];
+    const T keep = static_cast<T>(options_.decoupled ? 1 - lr_ * decay : 1);
+    const T coupled = static_cast<T>(options_.decoupled ? 0 : decay), step = static_cast<T>(step_size_);
     const T scale = static_cast<T>(root_scale_), eps = static_cast<T>(options_.eps);
     const auto size = chunk.end - chunk.begin;
 #pragma omp simd
     for (std::int64_t i = 0; i < size; ++i) {
-      m[i] = beta1 * m[i] + rest1 * g[i];
-      v[i] = beta2 * v[i] + rest2 * g[i] * g[i];
+      const T slope = g[i] + coupled * w[i];
+      m[i] = beta1 * m[i] + rest1 * slope;
+      v[i] = beta2 * v[i] + rest2 * slope * slope;
       w[i] = keep * w[i] - step * m[i] / (std::sqrt(v[i]) * scale + eps);
     }
   }

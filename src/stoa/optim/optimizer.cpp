@@ -50,6 +50,9 @@ void OptimizerOptions::visit(FieldVisitor& v) {
     v.field("eps", eps, "added to the root of the second moment");
     v.field("bias_correction", bias_correction, "divide young moments by the weight they have gathered");
   });
+  v.when(kind == OptimizerKind::kAdamW, "name = \"adamw\"", [&] {
+    v.field("decoupled", decoupled, "true: AdamW; false: Adam, the decay added to the gradient");
+  });
   v.when(kind == OptimizerKind::kSgd, "name = \"sgd\"", [&] {
     v.field("momentum", momentum, "how much of the velocity each step keeps");
     v.field("dampening", dampening, "share of the gradient that does not enter the velocity");

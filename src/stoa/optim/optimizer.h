@@ -24,6 +24,7 @@ struct OptimizerOptions {
   std::vector<double> betas = {0.9, 0.999};   ///< AdamW, LAMB
   double eps = 1e-8;                          ///< AdamW 1e-8; LAMB's papers use 1e-6
   bool bias_correction = true;                ///< AdamW, LAMB
+  bool decoupled = true;                      ///< AdamW; false is Adam with L2: decay * w is added to the gradient
   double momentum = 0.9;                      ///< SGD
   double dampening = 0;                       ///< SGD
   bool nesterov = false;                      ///< SGD

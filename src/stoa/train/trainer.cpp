@@ -81,7 +81,9 @@ class Training {
 
   void restore(const Checkpoint& from);
   void update();
+  BatchOutcome forward_and_backward(const Batch& batch, bool statistics);
   double clip() const;
+  std::string last_good() const;
   void require_finite(const BatchOutcome& outcome, double gradient_norm) const;
   void write_line(const BatchOutcome& outcome, double lr, double gradient_norm);
   std::string detail(const BatchOutcome& outcome) const;
@@ -159,8 +161,7 @@ void Training::update() {
   at::manual_seed(seed(kStep));
   optimizer_->zero_grad();
   const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
-  const auto outcome =
-      accumulate_gradients(task_, batch, {done_, steps_}, options.micro_batch_size, runtime_, line);
+  const auto outcome = forward_and_backward(batch, line);
   const double norm = clip();
   require_finite(outcome, norm);
   const double lr = optim::learning_rate(recipe_.schedule, recipe_.optimizer.lr, done_, steps_);
@@ -182,6 +183,20 @@ void Training::update() {
   }
 }
 
+BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics) {
+  try {
+    return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_, statistics);
+  } catch (const NumericError& error) {
+    throw NumericError(format("step {}: {}; {}", done_ + 1, error.what(), last_good()));
+  }
+}
+
+std::string Training::last_good() const {
+  const auto kept = store_.steps();
+  if (kept.empty()) return "there is no checkpoint yet";
+  return format("the last good checkpoint is {}", (folder_.checkpoints() / format("step-{}", kept.back())).string());
+}
+
 double Training::clip() const {
   const double limit = recipe_.train.clip_norm;
   if (limit == 0) return optim::gradient_norm(optimizer_->parameters());
@@ -191,14 +206,9 @@ double Training::clip() const {
 
 void Training::require_finite(const BatchOutcome& outcome, double gradient_norm) const {
   const auto fail = [&](const std::string& what, double value) {
-    const auto kept = store_.steps();
-    const std::string last = kept.empty()
-                                 ? "there is no checkpoint yet"
-                                 : format("the last good checkpoint is {}",
-                                          (folder_.checkpoints() / format("step-{}", kept.back())).string());
-    throw Error(format(
+    throw NumericError(format(
         "step {}: {} is {}; {}; try a lower `optimizer.lr`, a longer `schedule.warmup` or `train.clip_norm`",
-        done_ + 1, what, std::isnan(value) ? "nan" : format("{}", value), last));
+        done_ + 1, what, std::isnan(value) ? "nan" : format("{}", value), last_good()));
   };
   for (const auto& [name, value] : outcome.losses)
     if (!std::isfinite(value)) fail(name == "loss" ? "the loss" : format("the side loss `{}`", name), value);
@@ -282,6 +292,9 @@ void Training::finish() {
   if (!final_) final_ = measure();  // the process that did the last step ended before it wrote this file
   write_evaluation(folder_.path(), *final_, measure_inference(task_, runtime_, recipe_.train.eval_batch_size),
                    done_);
+  Json info = folder_.info();
+  info["peak_memory"] = peak_memory();
+  folder_.write_info(info);
 }
 
 std::string Training::stop_message() const {

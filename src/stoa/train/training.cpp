@@ -72,7 +72,12 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   }
   log_info(format("{}: {} parameters, {} training samples", folder.path().string(),
                   thousands(task->describe().parameters()), thousands(task->train_samples())));
-  return train(recipe, *task, folder, runtime, std::nullopt);
+  try {
+    return train(recipe, *task, folder, runtime, std::nullopt);
+  } catch (const ConfigError&) {  // what only a first step can find; a mended recipe may use the same folder
+    if (CheckpointStore(folder.checkpoints()).steps().empty()) folder.abandon();
+    throw;
+  }
 }
 
 TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {

@@ -116,7 +116,7 @@ Routing route(const at::Tensor& logits, const at::Tensor& clean, const RouterOpt
   Routing routing;
   routing.probabilities = at::softmax(flat, 1);
   if (!std::isfinite(routing.probabilities.detach().sum().item<double>()))
-    throw Error(
+    throw NumericError(
         "router: the gates are not finite, because logits are NaN or infinite; lower the learning rate, clip "
         "gradients "
         "or look for non-finite values in the input");
