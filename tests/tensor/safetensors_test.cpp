@@ -154,7 +154,7 @@ TEST(Safetensors, PythonReadsTheFile) {
   if (python("import safetensors.numpy") != 0) GTEST_SKIP() << "python3 cannot import safetensors and numpy";
   const TempDir dir;
   auto file = small_file();
-  file.tensors["flag"] = at::tensor({true, false, true});
+  file.tensors["flag"] = at::tensor({1, 0, 1}, at::kLong).to(at::kBool);
   save_safetensors(dir / "a.safetensors", file);
   const auto code = format(R"(
 import safetensors, safetensors.numpy

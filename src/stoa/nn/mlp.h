@@ -10,9 +10,6 @@
 
 namespace stoa::nn {
 
-/// x with an activation applied elementwise.
-at::Tensor activate(const at::Tensor& x, ops::Activation activation);
-
 struct MlpOptions {
   std::int64_t dim = 768;
   std::int64_t hidden = 3072;
