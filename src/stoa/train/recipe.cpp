@@ -117,6 +117,7 @@ void Recipe::visit(FieldVisitor& v) {
   v.field("name", model_name, "name of the model");
   v.leave();
   if (task) task->visit(v);
+  v.group("initial", initial, "the weights it starts from");
   v.group("optimizer", optimizer, "how weights are updated");
   v.group("schedule", schedule, "how the learning rate moves");
   v.group("train", train, "the training loop");
@@ -126,6 +127,7 @@ void Recipe::visit(FieldVisitor& v) {
 
 void Recipe::validate() const {
   if (task) task->validate();
+  initial.validate();
   optimizer.validate();
   schedule.validate();
   train.validate();

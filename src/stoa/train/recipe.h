@@ -9,6 +9,7 @@
 #include "stoa/optim/optimizer.h"
 #include "stoa/optim/schedule.h"
 #include "stoa/tensor/runtime.h"
+#include "stoa/train/initial.h"
 #include "stoa/train/task.h"
 
 namespace stoa {
@@ -50,6 +51,7 @@ struct Recipe {
   std::string description;
   std::string task_name, model_name;
   std::unique_ptr<TaskRecipe> task;
+  InitialOptions initial;
   optim::OptimizerOptions optimizer;
   optim::ScheduleOptions schedule;
   TrainOptions train;

@@ -36,6 +36,12 @@ constexpr std::array kReadings = {
             "Load balance loss by depth, without its weight: 1 where all experts take equal shares, more "
             "where some take "
             "more."},
+    Reading{"norm1.spread", "Spread of the norms before attention", "column",
+            "Mean squared difference of each layer's norm weights from those of all layers: what a depth has of "
+            "its own where the rest is shared."},
+    Reading{"norm2.spread", "Spread of the norms before perceptrons and mixtures", "column",
+            "The same of the norms in front of the perceptron or mixture: what lets a shared router tell depths "
+            "apart."},
 };
 
 Reading reading_of(const std::string& name) {

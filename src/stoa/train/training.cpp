@@ -6,6 +6,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/random.h"
 #include "stoa/base/text.h"
+#include "stoa/train/initial.h"
 #include "stoa/train/trainer.h"
 #include "stoa/train/training_step.h"
 
@@ -65,6 +66,7 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr);
+    load_initial(task->model(), recipe.initial);
     folder.write_info(run_info(recipe, *task, runtime));
   } catch (...) {
     folder.abandon();
@@ -100,6 +102,7 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
   const Json info = folder.info();
   const auto task = build(*recipe, info.value("metadata", Json()));
   if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
+  if (!from) load_initial(task->model(), recipe->initial);
   return train(*recipe, *task, folder, runtime, from);
 }
 

@@ -201,9 +201,28 @@ TEST(WideNet, DropPathAndLayerScaleTrain) {
 }
 
 TEST(LnSpread, IsZeroForEqualLayersAndTheMeanSquareOtherwise) {
-  EXPECT_EQ(ln_spread(at::ones({4, 3})), 0);
+  EXPECT_EQ(ln_spread(at::ones({4, 3})).abs().max().item<double>(), 0);
   // two layers that differ by 2 in every coordinate: ordered pairs give 2 * 4 * d over d * 2^2
-  EXPECT_DOUBLE_EQ(ln_spread(at::stack({at::zeros({3}), at::full({3}, 2.0)})), 2.0);
+  EXPECT_TRUE(ln_spread(at::stack({at::zeros({3}), at::full({3}, 2.0)})).equal(at::full({2}, 2.0, at::kDouble)));
+}
+
+TEST(LnSpread, OfALayerIsItsMeanSquareDistanceFromAll) {
+  torch::manual_seed(3);
+  const auto norms = at::randn({5, 7}, at::kDouble);
+  const auto pairs = (norms.unsqueeze(0) - norms.unsqueeze(1)).square().mean(2);  // [layers, layers]
+  EXPECT_TRUE(ln_spread(norms).allclose(pairs.mean(1), 0, 1e-14));
+}
+
+TEST(WideNet, TrainingReportsTheSpreadOfNormsByDepth) {
+  auto model = make(tiny());
+  model->train();
+  for (const auto& item : model->classify(images(2)).side.statistics)
+    if (item.name == "norm2.spread") {
+      EXPECT_EQ(item.value.numel(), 3);
+      EXPECT_GT(item.value.min().item<double>(), 0);
+      return;
+    }
+  FAIL() << "no norm2.spread";
 }
 
 TEST(WideNetOptions, RefusalsNameTheField) {

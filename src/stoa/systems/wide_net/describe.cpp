@@ -22,13 +22,6 @@ std::vector<double> values(const at::Tensor& tensor) {
   return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
-/// Weights of a list of layer norms, [layers, d].
-at::Tensor norm_weights(const torch::nn::ModuleList& norms) {
-  std::vector<at::Tensor> rows;
-  for (const auto& norm : *norms) rows.push_back(norm->as<torch::nn::LayerNorm>()->weight.detach());
-  return at::stack(rows);
-}
-
 }  // namespace
 
 nn::ModelDescription WideNetImpl::describe() const {
@@ -59,12 +52,17 @@ nn::ModelDescription WideNetImpl::describe() const {
   return model;
 }
 
-double ln_spread(const at::Tensor& norms) {
-  // sum over ordered pairs of (a - b)^2 = 2 D sum(a^2) - 2 (sum a)^2, coordinate by coordinate
-  const auto x = norms.to(at::kDouble);
-  const double layers = static_cast<double>(x.size(0)), dim = static_cast<double>(x.size(1));
-  const double pairs = (2 * layers * x.square().sum(0) - 2 * x.sum(0).square()).sum().item<double>();
-  return pairs / (dim * layers * layers);
+at::Tensor ln_spread(const at::Tensor& norms) {
+  // over j: mean (a_i - a_j)^2 = (a_i - mean)^2 + variance, coordinate by coordinate
+  const auto x = norms.detach().to(at::kDouble);
+  const auto from_mean = (x - x.mean(0)).square();
+  return (from_mean + from_mean.mean(0)).mean(1);
+}
+
+at::Tensor norm_weights(const torch::nn::ModuleList& norms) {
+  std::vector<at::Tensor> rows;
+  for (const auto& norm : *norms) rows.push_back(norm->as<torch::nn::LayerNorm>()->weight.detach());
+  return at::stack(rows);
 }
 
 std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {
@@ -87,8 +85,8 @@ std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& s
   if (norm1->size() > 1) {
     TableExhibit table;
     table.headings = {"layer norms", "spread between layers"};
-    table.rows = {{"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)))},
-                  {"before the perceptron or mixture", format("{:.3e}", ln_spread(norm_weights(norm2)))}};
+    table.rows = {{"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)).mean().item<double>())},
+                  {"before the perceptron or mixture", format("{:.3e}", ln_spread(norm_weights(norm2)).mean().item<double>())}};
     exhibits.push_back({"Layer norms",
                         "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "
                         "have of their own.",

@@ -136,6 +136,10 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
   ImageClassifierOutput output;
   output.logits = head->forward(represented);
   if (!calls.empty()) output.side = nn::routing_outputs(calls, options_.router);
+  if (is_training() && !options_.share_norms) {
+    output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
+    output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
+  }
   if (trace != nullptr) {
     trace->final_norm = normed;
     trace->pooled = pooled;

@@ -13,6 +13,7 @@
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/patch_embedding.h"
+#include "stoa/nn/tying.h"
 #include "stoa/systems/wide_net/config.h"
 #include "stoa/tasks/image_classification.h"
 
@@ -31,7 +32,7 @@ struct WideNetTrace {
 /// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D, where Att and FF
 /// may be the same modules for all i. Shared modules are registered once, so that counts, optimisers and checkpoints see
 /// them once.
-class WideNetImpl : public ImageClassifier {
+class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
  public:
   WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input);
 
@@ -40,6 +41,8 @@ class WideNetImpl : public ImageClassifier {
   ImageClassifierOutput classify(const at::Tensor& images, WideNetTrace* trace);
   nn::ModelDescription describe() const override;
   std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
+  /// Takes the weights of a model of the same widths with other sharing, depth or groups (widenet.md 7, last check; 9).
+  nn::Weights adapt(nn::Weights weights, const nn::AdaptOptions& options) const override;
 
   const WideNetOptions& options() const { return options_; }
 
@@ -61,6 +64,7 @@ class WideNetImpl : public ImageClassifier {
     std::int64_t attention, mlp, mixture, norm;
   };
   void build_layers();
+  std::vector<std::vector<std::int64_t>> served(std::int64_t Layer::*module) const;
   at::Tensor embed(const at::Tensor& images);
   at::Tensor pool(const at::Tensor& x);
   at::Tensor branch(const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer);
@@ -72,8 +76,12 @@ class WideNetImpl : public ImageClassifier {
 };
 TORCH_MODULE(WideNet);
 
-/// Spread of layer-norm weights between layers: 1 / (d D^2) sum over ordered pairs of layers and coordinates of the squared
-/// difference (widenet.md 5). norms [layers, d]. Zero where all layers are alike.
-double ln_spread(const at::Tensor& norms);
+/// Spread of layer-norm weights, layer by layer: for layer i 1 / (d D) sum over layers j and coordinates m of
+/// (gamma_im - gamma_jm)^2. norms [layers, d] -> [layers]; the mean is the spread of the whole (widenet.md 5: over ordered
+/// pairs of layers). Zero where all layers are alike.
+at::Tensor ln_spread(const at::Tensor& norms);
+
+/// Weights of a list of layer norms, [layers, d].
+at::Tensor norm_weights(const torch::nn::ModuleList& norms);
 
 }  // namespace stoa::wide_net
