@@ -94,10 +94,13 @@ TEST(Config, AFileIsLaidOverItsBaseTableByTable) {
 TEST(Config, ABaseThatIsMissingOrACircleIsRefused) {
   const test::TempDir folder;
   write_file_atomically(folder / "lost.toml", "base = \"gone.toml\"\n");
-  EXPECT_NE(thrown<ConfigError>([&] { Config::from_file(folder / "lost.toml"); }).find("gone.toml, which is not there"),
+  EXPECT_NE(thrown<ConfigError>([&] {
+              Config::from_file(folder / "lost.toml");
+            }).find("gone.toml, which is not there"),
             std::string::npos);
   write_file_atomically(folder / "ring.toml", "base = \"ring.toml\"\n");
-  EXPECT_NE(thrown<ConfigError>([&] { Config::from_file(folder / "ring.toml"); }).find("circle"), std::string::npos);
+  EXPECT_NE(thrown<ConfigError>([&] { Config::from_file(folder / "ring.toml"); }).find("circle"),
+            std::string::npos);
 }
 
 TEST(Config, TextThatIsNotTomlIsRefusedOnOneLineWithItsPlace) {
@@ -108,6 +111,18 @@ TEST(Config, TextThatIsNotTomlIsRefusedOnOneLineWithItsPlace) {
 
 TEST(Config, AKeyGivenTwiceIsRefused) {
   EXPECT_TRUE(thrown<ConfigError>([] { parse("a = 1\na = 2\n"); }).starts_with("r.toml:2:"));
+}
+
+TEST(Config, WhatIsReadCanBeReadAgainWhenWritten) {
+  const auto dotted = [](int depth) {
+    std::string key = "a";
+    for (int i = 1; i < depth; ++i) key += ".a";
+    return "[[list]]\n" + key + " = 1\n";
+  };
+  const auto config = Config::from_text(dotted(50), "f.toml");
+  EXPECT_EQ(Config::from_text(to_toml(config.values()), "g.toml").values(), config.values());
+  STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([&] { Config::from_text(dotted(300), "f.toml"); }),
+                       "f.toml: line 2");
 }
 
 TEST(Config, DeepNestingIsRefusedInsteadOfOverflowingTheStack) {

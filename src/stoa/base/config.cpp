@@ -12,8 +12,9 @@
 #undef TOML_SHARED_LIB
 #undef TOML_HEADER_ONLY
 #define TOML_HEADER_ONLY 1
-// toml++ 3.3 asserts what malformed headers ("[.a]") break, and calls "unreachable" what any letter outside ASCII reaches
-// (is it white space?). Without the first it names the place of the error; the second becomes its right answer, no.
+// toml++ 3.3 asserts what malformed headers ("[.a]") break, and calls "unreachable" what any letter outside
+// ASCII reaches (is it white space?). Without the first it names the place of the error; the second becomes
+// its right answer, no.
 #undef NDEBUG
 #define TOML_ASSERT(expr) static_cast<void>(0)
 #include <toml++/impl/preprocessor.h>
@@ -39,10 +40,14 @@ std::string child(const std::string& parent, std::string_view name) {
   return parent.empty() ? std::string(name) : format("{}.{}", parent, name);
 }
 
-Json from_toml(const toml::node& node, const std::string& key, const NoteKey& note);
+// Dotted keys nest without end, where toml++ reads values nested to 256: what is read must be readable when
+// written.
+constexpr int kDeepest = 64;
+
+Json from_toml(const toml::node& node, const std::string& key, const NoteKey& note, int depth);
 
 // toml++ sorts the keys of a table by name; their positions give back the order of the document.
-Json from_table(const toml::table& table, const std::string& key, const NoteKey& note) {
+Json from_table(const toml::table& table, const std::string& key, const NoteKey& note, int depth = 0) {
   std::vector<std::pair<const toml::key*, const toml::node*>> entries;
   for (const auto& [name, node] : table) entries.emplace_back(&name, &node);
   std::ranges::stable_sort(entries, {}, [](const auto& entry) {
@@ -53,16 +58,21 @@ Json from_table(const toml::table& table, const std::string& key, const NoteKey&
   for (const auto& [name, node] : entries) {
     const std::string full = child(key, name->str());
     note(full, name->source().begin.line);
-    result[std::string(name->str())] = from_toml(*node, full, note);
+    result[std::string(name->str())] = from_toml(*node, full, note, depth + 1);
   }
   return result;
 }
 
-Json from_toml(const toml::node& node, const std::string& key, const NoteKey& note) {
-  if (const auto* table = node.as_table()) return from_table(*table, key, note);
+Json from_toml(const toml::node& node, const std::string& key, const NoteKey& note, int depth) {
+  if (depth > kDeepest)
+    throw ConfigError(format("line {}: tables and lists are nested deeper than {}; a recipe needs 4 levels",
+                             node.source().begin.line, kDeepest));
+  if (const auto* table = node.as_table()) return from_table(*table, key, note, depth);
   if (const auto* array = node.as_array()) {
     Json items = Json::array();
-    for (const toml::node& item : *array) items.push_back(from_toml(item, key, [](const auto&, auto) {}));
+    for (const toml::node& item : *array)
+      items.push_back(from_toml(
+          item, key, [](const auto&, auto) {}, depth + 1));
     return items;
   }
   if (const auto* value = node.as_string()) return value->get();
@@ -80,7 +90,9 @@ Json from_toml(const toml::node& node, const std::string& key, const NoteKey& no
 Json value_from_text(std::string_view text) {
   try {
     const toml::table table = toml::parse(format("value = {}", text));
-    if (table.size() == 1) return from_toml(*table.get("value"), "", [](const auto&, auto) {});
+    if (table.size() == 1)
+      return from_toml(
+          *table.get("value"), "", [](const auto&, auto) {}, 0);
   } catch (const toml::parse_error&) {
   }
   return nullptr;
@@ -167,18 +179,23 @@ constexpr int kDeepestBase = 8;  // files that build on one another; more is tak
 
 }  // namespace
 
-Config Config::from_file(const std::filesystem::path& file) { return from_file(file, 0); }
+Config Config::from_file(const std::filesystem::path& file) {
+  return from_file(file, 0);
+}
 
 Config Config::from_file(const std::filesystem::path& file, int depth) {
   Config config = from_text(read_file(file), file.string());
   const Json* base = config.find("base");
   if (base == nullptr) return config;
   const std::string where = config.where("base");
-  if (!base->is_string()) throw ConfigError(format("{}: `base` names another file; text in quotes is needed", where));
+  if (!base->is_string())
+    throw ConfigError(format("{}: `base` names another file; text in quotes is needed", where));
   const auto path = file.parent_path() / base->get<std::string>();
   if (depth == kDeepestBase)
-    throw ConfigError(format("{}: files build on one another more than {} deep; is there a circle?", where, kDeepestBase));
-  if (!std::filesystem::exists(path)) throw ConfigError(format("{}: `base` names {}, which is not there", where, path.string()));
+    throw ConfigError(
+        format("{}: files build on one another more than {} deep; is there a circle?", where, kDeepestBase));
+  if (!std::filesystem::exists(path))
+    throw ConfigError(format("{}: `base` names {}, which is not there", where, path.string()));
   Config result = from_file(path, depth + 1);
   result.name_ = config.name_;
   config.values_.erase("base");
@@ -194,6 +211,8 @@ Config Config::from_text(std::string_view text, const std::string& name) {
     config.values_ = from_table(toml::parse(text), "", [&](const std::string& key, toml::source_index line) {
       config.where_[key] = format("{}:{}", name, line);
     });
+  } catch (const ConfigError& error) {
+    throw ConfigError(format("{}: {}", name, error.what()));
   } catch (const toml::parse_error& error) {
     const toml::source_position at = error.source().begin;
     throw ConfigError(format("{}:{}:{}: not valid TOML: {}", name, at.line, at.column, error.description()));
