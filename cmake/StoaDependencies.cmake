@@ -43,6 +43,7 @@ find_package(ZLIB REQUIRED)
 find_package(JPEG REQUIRED)
 find_package(PNG REQUIRED)
 find_package(Threads REQUIRED)
+find_package(hwy REQUIRED)  # SIMD chosen at run time, in ops/ only
 find_path(FMT_INCLUDE fmt/format.h REQUIRED)
 if(STOA_TESTS)
   find_package(GTest REQUIRED)

@@ -7,6 +7,8 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/ops/attention.h"
+#include "stoa/ops/linear.h"
 
 namespace stoa::nn {
 
@@ -35,10 +37,8 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 }
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x) {
-  const std::int64_t batch = x.size(0), tokens = x.size(1), dim = options_.dim, heads = options_.heads;
-  const auto qkv = at::linear(x, qkv_weight, qkv_bias).view({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
-  const auto mixed = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], {}, is_training() ? options_.dropout : 0.0);
-  return out->forward(mixed.transpose(1, 2).reshape({batch, tokens, dim}));
+  const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
+  return out->forward(ops::attention(qkv, options_.heads, is_training() ? options_.dropout : 0.0));
 }
 
 }  // namespace stoa::nn

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "stoa/nn/init.h"
+#include "stoa/ops/linear.h"
 
 namespace stoa::nn {
 
@@ -12,6 +13,6 @@ LinearImpl::LinearImpl(std::int64_t in, std::int64_t out)
   constant_(bias, 0);
 }
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) { return at::linear(x, weight, bias); }
+at::Tensor LinearImpl::forward(const at::Tensor& x) { return ops::linear(x, weight, bias); }
 
 }  // namespace stoa::nn

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "stoa/nn/init.h"
-#include "stoa/ops/mixture_experts.h"
+#include "stoa/ops/linear.h"
 
 namespace stoa::nn {
 
@@ -15,9 +15,9 @@ MlpImpl::MlpImpl(const MlpOptions& options) : options_(options) {
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  auto hidden = ops::activate(in->forward(x), options_.activation);
+  auto hidden = ops::linear(x, in->weight, in->bias, options_.activation);
   if (options_.dropout > 0) hidden = at::dropout(hidden, options_.dropout, is_training());
-  auto y = ops::activate(out->forward(hidden), options_.output_activation);
+  auto y = ops::linear(hidden, out->weight, out->bias, options_.output_activation);
   if (options_.dropout > 0) y = at::dropout(y, options_.dropout, is_training());
   return y;
 }

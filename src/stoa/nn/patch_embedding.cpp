@@ -5,6 +5,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/ops/linear.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::nn {
@@ -26,7 +27,7 @@ at::Tensor PatchEmbeddingImpl::forward(const at::Tensor& images) {
   const auto patches = images.view({batch, channels_, side, patch_, side, patch_})
                            .permute({0, 2, 4, 1, 3, 5})
                            .reshape({batch, side * side, channels_ * patch_ * patch_});
-  return at::linear(patches, weight.flatten(1), bias);
+  return ops::linear(patches, weight.flatten(1), bias);
 }
 
 }  // namespace stoa::nn

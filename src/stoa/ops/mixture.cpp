@@ -9,6 +9,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/mixture_blocks.h"
 #include "stoa/ops/mixture_experts.h"
 #include "stoa/ops/mixture_rows.h"
 #include "stoa/tensor/shape.h"
@@ -60,6 +61,10 @@ void check(const Call& call) {
     throw Error("mixture: token and expert must be int64 tensors");
 }
 
+bool in_blocks(const at::Tensor& x, const ExpertWeights& weights, MixtureBackend backend) {
+  return backend == MixtureBackend::kSorted && can_use_blocks(x, weights);
+}
+
 struct Pass {
   c10::intrusive_ptr<RowLayout> layout;
   RowMasks masks;
@@ -74,8 +79,16 @@ Pass run_forward(const Call& call, const at::Tensor& gate, bool keep) {
                              call.weights.w_in.size(0), call.settings.backend == MixtureBackend::kPadded);
   if (call.hidden_mask.defined()) pass.masks.hidden = gather_assignments(call.hidden_mask, *pass.layout);
   if (call.output_mask.defined()) pass.masks.output = gather_assignments(call.output_mask, *pass.layout);
-  pass.trace = experts_forward(gather_tokens(call.x, *pass.layout), call.weights, *pass.layout, call.settings,
-                               pass.masks, keep);
+  if (in_blocks(call.x, call.weights, call.settings.backend)) {
+    const auto& w = call.weights;
+    pass.trace =
+        blocks_forward(call.x.contiguous(),
+                       {w.w_in.contiguous(), w.b_in.contiguous(), w.w_out.contiguous(), w.b_out.contiguous()},
+                       *pass.layout, call.settings, pass.masks, keep);
+  } else {
+    pass.trace = experts_forward(gather_tokens(call.x, *pass.layout), call.weights, *pass.layout,
+                                 call.settings, pass.masks, keep);
+  }
   pass.output = combine_rows(pass.trace.output_behind, gate, *pass.layout);
   return pass;
 }
@@ -83,14 +96,14 @@ Pass run_forward(const Call& call, const at::Tensor& gate, bool keep) {
 class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& gate, const at::Tensor& w_in, const at::Tensor& /*b_in*/,
-                            const at::Tensor& w_out, const at::Tensor& /*b_out*/, const Call& call) {
+                            const at::Tensor& gate, const at::Tensor& w_in, const at::Tensor& b_in,
+                            const at::Tensor& w_out, const at::Tensor& b_out, const Call& call) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto pass = run_forward(call, gate, true);
     const auto& trace = pass.trace;
     context->save_for_backward({x, gate, w_in, w_out, trace.hidden_before, trace.hidden_behind,
                                 trace.output_before, trace.output_behind, pass.masks.hidden,
-                                pass.masks.output});
+                                pass.masks.output, b_in, b_out});
     context->saved_data["layout"] = c10::IValue::make_capsule(pass.layout);
     context->saved_data["hidden"] = static_cast<std::int64_t>(call.settings.hidden);
     context->saved_data["output"] = static_cast<std::int64_t>(call.settings.output);
@@ -106,7 +119,8 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const auto saved = context->get_saved_variables();
     const auto& x = saved[0];
     const auto& gate = saved[1];
-    const ExpertWeights weights{saved[2], {}, saved[3], {}};
+    const ExpertWeights weights{saved[2].contiguous(), saved[10].contiguous(), saved[3].contiguous(),
+                                saved[11].contiguous()};
     const ExpertTrace trace{saved[4], saved[5], saved[6], saved[7]};
     const RowMasks masks{saved[8], saved[9]};
     auto& data = context->saved_data;
@@ -117,6 +131,17 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const auto need = [&](std::size_t i) { return context->needs_input_grad(i); };
     const ExpertNeeds needs{need(0), need(2), need(3), need(4), need(5)};
 
+    if (in_blocks(x, weights, settings.backend)) {
+      const auto g = blocks_backward(grads[0].contiguous(), x.contiguous(), gate, trace, weights, *layout,
+                                     settings, masks, needs);
+      return {needs.rows ? combine_rows(g.rows, {}, *layout) : at::Tensor(),
+              need(1) ? g.gate : at::Tensor(),
+              g.weights.w_in,
+              g.weights.b_in,
+              g.weights.w_out,
+              g.weights.b_out,
+              at::Tensor()};
+    }
     const auto [grad_rows, grad_gate] =
         combine_rows_backward(grads[0].contiguous(), trace.output_behind, gate, *layout);
     const auto rows = needs.w_in ? gather_tokens(x, *layout) : at::Tensor();

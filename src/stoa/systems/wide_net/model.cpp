@@ -82,16 +82,14 @@ at::Tensor WideNetImpl::embed(const at::Tensor& images) {
   return options_.dropout > 0 ? at::dropout(x, options_.dropout, is_training()) : x;
 }
 
-/// A branch's answer on its way into the residual: dropout, layer scale and stochastic depth.
-at::Tensor WideNetImpl::branch(const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer) {
-  auto result = y;
-  if (!scales.empty()) result = result * scales[static_cast<std::size_t>(layer)];
+/// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth), and the norm of it.
+ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer,
+                                   const torch::nn::LayerNormImpl& norm) {
   const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) / static_cast<double>(options_.depth - 1) : 0;
-  if (rate > 0 && is_training()) {
-    const auto keep = at::empty({y.size(0), 1, 1}, result.options()).bernoulli_(1 - rate);
-    result = result * (keep / (1 - rate));
-  }
-  return result;
+  at::Tensor factor;
+  if (rate > 0 && is_training()) factor = at::empty({y.size(0)}, x.options()).bernoulli_(1 - rate) / (1 - rate);
+  const auto scale = scales.empty() ? at::Tensor() : scales[static_cast<std::size_t>(layer)];
+  return ops::residual_norm(x, y, {}, norm.weight, norm.bias, kNormEps, scale, factor);
 }
 
 at::Tensor WideNetImpl::pool(const at::Tensor& x) {
@@ -108,29 +106,35 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) { return c
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTrace* trace) {
   auto x = embed(images);
   if (trace != nullptr) trace->embedded = x;
+  const auto norm = [](const torch::nn::ModuleList& norms, const Layer& layer) -> const torch::nn::LayerNormImpl& {
+    return *norms->ptr<torch::nn::LayerNormImpl>(static_cast<std::size_t>(layer.norm));
+  };
+  auto normed = ops::layer_norm(x, norm(norm1, layers_[0]).weight, norm(norm1, layers_[0]).bias, kNormEps);
   std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = 0; i < options_.depth; ++i) {
     const auto& layer = layers_[static_cast<std::size_t>(i)];
-    const auto normed = norm1[layer.norm]->as<torch::nn::LayerNorm>()->forward(x);
     auto mixed = attention[layer.attention]->as<nn::Attention>()->forward(normed);
     if (options_.dropout > 0) mixed = at::dropout(mixed, options_.dropout, is_training());
-    x = x + branch(mixed, scale1, i);
-    if (trace != nullptr) trace->after_attention.push_back(x);
-    const auto ffn_input = norm2[layer.norm]->as<torch::nn::LayerNorm>()->forward(x);
+    const auto middle = add(x, mixed, scale1, i, norm(norm2, layer));
+    if (trace != nullptr) trace->after_attention.push_back(middle.sum);
+    at::Tensor answer;
     if (layer.mixture >= 0) {
-      auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(ffn_input);
-      x = x + branch(result.output, scale2, i);
+      auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(middle.normed);
+      answer = result.output;
       calls.push_back(std::move(result.statistics));
       if (trace != nullptr) trace->routing.push_back(std::move(result.routing));
     } else {
-      x = x + branch(mlp[layer.mlp]->as<nn::Mlp>()->forward(ffn_input), scale2, i);
+      answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
     }
+    const bool last = i + 1 == options_.depth;
+    const auto after = add(middle.sum, answer, scale2, i, last ? *final_norm : norm(norm1, layers_[static_cast<std::size_t>(i) + 1]));
+    x = after.sum;
+    normed = after.normed;
     if (trace != nullptr) {
-      trace->ffn_input.push_back(ffn_input);
+      trace->ffn_input.push_back(middle.normed);
       trace->output.push_back(x);
     }
   }
-  const auto normed = final_norm->forward(x);
   const auto pooled = pool(normed);
   const auto represented = representation ? representation->forward(pooled).tanh() : pooled;
   ImageClassifierOutput output;

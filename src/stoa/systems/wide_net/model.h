@@ -14,6 +14,7 @@
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/patch_embedding.h"
 #include "stoa/nn/tying.h"
+#include "stoa/ops/residual_norm.h"
 #include "stoa/systems/wide_net/config.h"
 #include "stoa/tasks/image_classification.h"
 
@@ -67,7 +68,8 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   std::vector<std::vector<std::int64_t>> served(std::int64_t Layer::*module) const;
   at::Tensor embed(const at::Tensor& images);
   at::Tensor pool(const at::Tensor& x);
-  at::Tensor branch(const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer);
+  ops::ResidualNorm add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer,
+                        const torch::nn::LayerNormImpl& norm);
 
   WideNetOptions options_;
   ImageClassifierInput input_;

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+// The loops of attention.h on one block of scores. Single-threaded.
+namespace stoa::ops {
+
+/// Rows of scores [rows, columns] become softmax(scale * row) in place; log_sum[r] is the logarithm of the
+/// sum of its exponentials. A row with a NaN becomes NaN.
+void softmax_rows(float* scores, float scale, float* log_sum, std::int64_t rows, std::int64_t columns);
+
+/// sums[r] = the sum of a[r] * b[r] over rows of `columns` numbers, `stride` apart.
+void dot_rows(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride, std::int64_t rows,
+              std::int64_t columns, float* sums);
+
+/// Scores s and gradients g of the probabilities, both [rows, columns], a column a query: s becomes p =
+/// exp(scale * s - log_sum), and g becomes scale * p * (g - dot), the scores' gradient; log_sum and dot are
+/// [columns].
+void softmax_backward_columns(float* s, float* g, const float* log_sum, const float* dot, float scale,
+                              std::int64_t rows, std::int64_t columns);
+
+}  // namespace stoa::ops

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+// fp32 matrix products by blocks that fit the cache, on LibTorch's brgemm micro kernel, so that operators can
+// work on a block of the result while it is there. Every function but pack() runs on the calling thread; how
+// the work is cut does not depend on the number of threads, so neither do results. Internal to ops/.
+namespace stoa::ops {
+
+/// Whether this LibTorch has the micro kernel for this CPU; otherwise operators take ATen's products.
+bool has_gemm_blocks();
+
+constexpr std::int64_t kPanel = 64;  ///< columns of a right-hand side that are multiplied at once
+
+/// A right-hand side [k, n] of products: row-major in memory, or copied into panels of kPanel columns that
+/// lie one behind the other, each [k, kPanel].
+struct RightHandSide {
+  const float* data = nullptr;
+  std::int64_t k = 0, n = 0;
+  std::int64_t stride = 0;        ///< between rows
+  std::int64_t panel_stride = 0;  ///< between the first elements of panels
+
+  /// Some of the columns; `first` is a multiple of kPanel.
+  RightHandSide columns(std::int64_t first, std::int64_t count) const {
+    return {data + first / kPanel * panel_stride, k, count, stride, panel_stride};
+  }
+  static RightHandSide row_major(const float* data, std::int64_t k, std::int64_t n) {
+    return {data, k, n, n, kPanel};
+  }
+};
+
+/// Several right-hand sides of one shape in panels.
+class PackedMatrices {
+ public:
+  PackedMatrices() = default;
+  RightHandSide operator[](std::int64_t i) const;
+  bool empty() const { return !buffer_.defined(); }
+
+  friend PackedMatrices pack(const float* data, std::int64_t count, std::int64_t k, std::int64_t n,
+                             bool transposed);
+
+ private:
+  at::Tensor buffer_;  // [count, panels, k, kPanel]
+  std::int64_t k_ = 0, n_ = 0;
+};
+
+/// Copies `count` matrices that lie one behind the other, each [k, n] row-major or, if `transposed`, [n, k],
+/// into panels. On all threads.
+PackedMatrices pack(const float* data, std::int64_t count, std::int64_t k, std::int64_t n, bool transposed);
+
+/// pack() for a product with `rows` rows in all: few rows do not pay for the copy, so that a KeepPacked
+/// scope, where there is one, keeps it for the next time.
+PackedMatrices pack_for(const float* data, std::int64_t count, std::int64_t k, std::int64_t n,
+                        bool transposed, std::int64_t rows);
+
+/// c = a b, or c += a b, for a [rows, b.k] and c [rows, b.n] with the given strides between rows.
+void gemm_rows(const float* a, std::int64_t a_stride, std::int64_t rows, const RightHandSide& b, float* c,
+               std::int64_t c_stride, bool add);
+
+/// Rows [first, first + count) of c = a^T b, or c += a^T b, for a [rows, .] and b [rows, n]; count is at most
+/// kPanel, c points to the whole matrix. With no rows, c is 0 (or stays).
+void gemm_transposed(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+                     std::int64_t rows, std::int64_t first, std::int64_t count, std::int64_t n, float* c,
+                     std::int64_t c_stride, bool add);
+
+/// Calls work(i) for i in [0, costs.size()), the threads taking neighbouring ones of about the same cost
+/// together.
+void share_out(const std::vector<std::int64_t>& costs, const std::function<void(std::int64_t)>& work);
+
+/// Rows worth working on at once where each brings `numbers` floats into the cache.
+std::int64_t rows_at_once(std::int64_t numbers);
+
+}  // namespace stoa::ops

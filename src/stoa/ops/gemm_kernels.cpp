@@ -1,0 +1,92 @@
+#include "stoa/ops/gemm_kernels.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "stoa/ops/gemm_kernels.cpp"
+#include "hwy/foreach_target.h"
+#include "stoa/ops/simd_inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace stoa::ops {
+namespace HWY_NAMESPACE {
+namespace {
+
+#if HWY_TARGET == HWY_SCALAR
+
+constexpr std::int64_t kSide = 1;
+
+void transpose_side(const float* from, std::int64_t, float* to, std::int64_t) {
+  *to = *from;
+}
+
+#else
+
+constexpr std::int64_t kSide = 4;
+using Four = hn::FixedTag<float, 4>;
+
+void transpose_side(const float* from, std::int64_t from_stride, float* to, std::int64_t to_stride) {
+  const Four d;
+  const hn::RepartitionToWide<Four> pairs;
+  const auto a = hn::LoadU(d, from), b = hn::LoadU(d, from + from_stride);
+  const auto c = hn::LoadU(d, from + 2 * from_stride), e = hn::LoadU(d, from + 3 * from_stride);
+  const auto ab_low = hn::BitCast(pairs, hn::InterleaveLower(d, a, b));
+  const auto ab_high = hn::BitCast(pairs, hn::InterleaveUpper(d, a, b));
+  const auto ce_low = hn::BitCast(pairs, hn::InterleaveLower(d, c, e));
+  const auto ce_high = hn::BitCast(pairs, hn::InterleaveUpper(d, c, e));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab_low, ce_low)), d, to);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab_low, ce_low)), d, to + to_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab_high, ce_high)), d, to + 2 * to_stride);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab_high, ce_high)), d, to + 3 * to_stride);
+}
+
+#endif
+
+void transpose_impl(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
+                    float* to, std::int64_t to_stride) {
+  const std::int64_t whole_rows = rows / kSide * kSide, whole_columns = columns / kSide * kSide;
+  for (std::int64_t c = 0; c < whole_columns; c += kSide)
+    for (std::int64_t r = 0; r < whole_rows; r += kSide)
+      transpose_side(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
+  const auto singly = [&](std::int64_t r_begin, std::int64_t c_begin, std::int64_t c_end) {
+    for (std::int64_t c = c_begin; c < c_end; ++c)
+      for (std::int64_t r = r_begin; r < rows; ++r) to[c * to_stride + r] = from[r * from_stride + c];
+  };
+  singly(whole_rows, 0, whole_columns);
+  singly(0, whole_columns, columns);
+}
+
+void add_columns_impl(const float* from, float* sums, std::int64_t rows, std::int64_t columns) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t c = 0;
+  for (; c + lanes <= columns; c += lanes) {
+    auto sum = hn::LoadU(d, sums + c);
+    for (std::int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, hn::LoadU(d, from + r * columns + c));
+    hn::StoreU(sum, d, sums + c);
+  }
+  for (; c < columns; ++c)
+    for (std::int64_t r = 0; r < rows; ++r) sums[c] += from[r * columns + c];
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace stoa::ops
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace stoa::ops {
+
+HWY_EXPORT(transpose_impl);
+
+void transpose_block(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
+                     float* to, std::int64_t to_stride) {
+  STOA_SIMD_DISPATCH(transpose_impl)(from, from_stride, rows, columns, to, to_stride);
+}
+
+HWY_EXPORT(add_columns_impl);
+
+void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t columns) {
+  STOA_SIMD_DISPATCH(add_columns_impl)(from, sums, rows, columns);
+}
+
+}  // namespace stoa::ops
+#endif

@@ -1,0 +1,257 @@
+#include "stoa/ops/linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/ops/bias_activation.h"
+#include "stoa/ops/bias_activation_kernels.h"
+#include "stoa/ops/gemm.h"
+#include "stoa/ops/gemm_kernels.h"
+#include "stoa/ops/mixture_experts.h"
+#include "stoa/ops/row_blocks.h"
+#include "stoa/tensor/shape.h"
+
+namespace stoa::ops {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+constexpr std::int64_t kPiecesWanted = 16;
+constexpr std::int64_t kColumns = 512;  // of a weight's gradient that one piece of work makes
+
+at::Tensor or_undefined(const OptionalTensor& tensor) {
+  return tensor.value_or(at::Tensor());
+}
+OptionalTensor optional(const at::Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+}
+
+void check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (x.dim() < 1) throw ShapeError("linear: x has no dimension; [*, in] is needed");
+  check_shape(weight, {-1, x.size(-1)}, "linear: weight");
+  if (bias.defined()) check_shape(bias, {weight.size(0)}, "linear: bias");
+}
+
+bool in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const auto plain = [](const at::Tensor& t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };
+  return has_gemm_blocks() && plain(x) && plain(weight) && (!bias.defined() || plain(bias)) &&
+         weight.numel() > 0;
+}
+
+const float* pointer(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+
+/// Calls work(block, first row, rows) for blocks of `size` rows on all threads.
+template <class Work>
+void for_each_block(std::int64_t rows, std::int64_t size, const Work& work) {
+  at::parallel_for(0, (rows + size - 1) / size, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto block = begin; block < end; ++block)
+      work(block, block * size, std::min(size, rows - block * size));
+  });
+}
+
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& weight, const OptionalTensor& bias, std::int64_t activation) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto rows = x.reshape({-1, x.size(-1)}).contiguous();
+    const auto w = weight.contiguous();
+    const auto b = bias ? bias->contiguous() : at::Tensor();
+    auto pass = linear_forward(rows, w, b, static_cast<Activation>(activation));
+    context->save_for_backward({rows, w, b, pass.before});
+    context->saved_data["activation"] = activation;
+    context->saved_data["shape"] = x.sizes().vec();
+    auto shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return pass.output.view(shape);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    if (at::GradMode::is_enabled())
+      throw Error("linear: second derivatives are only available from linear_reference");
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto saved = context->get_saved_variables();
+    const auto activation = static_cast<Activation>(context->saved_data["activation"].toInt());
+    const auto need = [&](std::size_t i) { return context->needs_input_grad(i); };
+    const auto grad = grads[0].reshape({-1, grads[0].size(-1)}).contiguous();
+    auto g = linear_backward(grad, saved[0], saved[1], saved[2], saved[3], activation, need(0), need(1),
+                             saved[2].defined() && need(2));
+    if (g.x.defined()) g.x = g.x.view(context->saved_data["shape"].toIntVector());
+    return {g.x, g.weight, g.bias, at::Tensor()};
+  }
+};
+
+at::Tensor compute(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                   std::int64_t activation) {
+  const auto f = static_cast<Activation>(activation);
+  const auto b = or_undefined(bias);
+  check(x, weight, b);
+  if (!in_blocks(x, weight, b)) return linear_reference(x, weight, b, f);
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  return linear_forward(x.reshape({-1, x.size(-1)}).contiguous(), weight.contiguous(),
+                        b.defined() ? b.contiguous() : b, f)
+      .output.view(shape);
+}
+
+at::Tensor call(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                std::int64_t activation) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("stoa::linear", "").typed<decltype(compute)>();
+  return op.call(x, weight, bias, activation);
+}
+
+at::Tensor differentiate(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                         std::int64_t activation) {
+  const auto b = or_undefined(bias);
+  const bool any = x.requires_grad() || weight.requires_grad() || (b.defined() && b.requires_grad());
+  if (!any || !at::GradMode::is_enabled()) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return call(x, weight, bias, activation);
+  }
+  check(x, weight, b);
+  if (in_blocks(x, weight, b)) return LinearFunction::apply(x, weight, bias, activation);
+  if (activation == 0) return at::linear(x, weight, bias);
+  return bias_activation(at::linear(x, weight), b, static_cast<Activation>(activation));
+}
+
+at::Tensor autocast(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                    std::int64_t activation) {
+  if (activation == 0) return at::linear(x, weight, bias);
+  return bias_activation(at::linear(x, weight), or_undefined(bias), static_cast<Activation>(activation));
+}
+
+at::Tensor shape_only(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                      std::int64_t) {
+  check(x, weight, or_undefined(bias));
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  return at::empty(shape, x.options());
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  Activation activation) {
+  return call(x, weight, optional(bias), static_cast<std::int64_t>(activation));
+}
+
+at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                            Activation activation) {
+  return activate(at::linear(x, weight, optional(bias)), activation);
+}
+
+LinearPass linear_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          Activation activation) {
+  const std::int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
+  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, rows);
+  LinearPass pass;
+  pass.output = at::empty({rows, out}, x.options());
+  if (activation != Activation::kNone) pass.before = at::empty({rows, out}, x.options());
+  auto* const output = pass.output.mutable_data_ptr<float>();
+  auto* const before = pass.before.defined() ? pass.before.mutable_data_ptr<float>() : output;
+  const auto* const from = pointer(x);
+  const auto* const b = pointer(bias);
+  // few rows are cut by columns too, so that there is work for all threads
+  const std::int64_t size = rows_at_once(in + 2 * out), down = (rows + size - 1) / size;
+  const std::int64_t wide =
+      down < kPiecesWanted ? kPanel * std::max<std::int64_t>(1, out / (kPanel * kPiecesWanted)) : out;
+  const std::int64_t across = (out + wide - 1) / wide;
+  at::parallel_for(0, down * across, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i) {
+      const std::int64_t first = i / across * size, count = std::min(size, rows - first);
+      const std::int64_t column = i % across * wide, columns = std::min(wide, out - column);
+      const std::int64_t at = first * out + column;
+      gemm_rows(from + first * in, in, count, w[0].columns(column, columns), before + at, out, false);
+      if (b == nullptr && before == output) continue;
+      const auto finish = [&](std::int64_t place, std::int64_t lines, std::int64_t width) {
+        bias_activation_forward(before + place, b == nullptr ? nullptr : b + column, output + place, lines,
+                                width, static_cast<std::int64_t>(activation));
+      };
+      if (columns == out)
+        finish(at, count, out);
+      else
+        for (std::int64_t r = 0; r < count; ++r) finish(at + r * out, 1, columns);
+    }
+  });
+  return pass;
+}
+
+LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& bias, const at::Tensor& before, Activation activation,
+                                bool need_x, bool need_weight, bool need_bias) {
+  const std::int64_t rows = grad.size(0), in = weight.size(1), out = weight.size(0);
+  const bool plain = activation == Activation::kNone;
+  LinearGradients result;
+  const auto g = plain ? grad : at::empty_like(grad);  // the gradient of x W^T + b
+  PackedMatrices w;
+  if (need_x) {
+    w = pack(pointer(weight), 1, out, in, /*transposed=*/false);
+    result.x = at::empty({rows, in}, grad.options());
+  }
+  const std::int64_t size = rows_at_once(in + 3 * out);
+  const auto sums = need_bias ? at::zeros({(rows + size - 1) / size, out}, grad.options()) : at::Tensor();
+  for_each_block(rows, size, [&](std::int64_t block, std::int64_t first, std::int64_t count) {
+    const std::int64_t at = first * out;
+    float* const sum = need_bias ? sums.mutable_data_ptr<float>() + block * out : nullptr;
+    if (plain && need_bias)
+      add_columns(pointer(grad) + at, sum, count, out);
+    else if (!plain)
+      bias_activation_backward(pointer(grad) + at, pointer(before) + at, pointer(bias),
+                               g.mutable_data_ptr<float>() + at, sum, count, out,
+                               static_cast<std::int64_t>(activation));
+    if (need_x)
+      gemm_rows(pointer(g) + at, out, count, w[0], result.x.mutable_data_ptr<float>() + first * in, in,
+                false);
+  });
+  if (need_bias) result.bias = add_row_blocks(sums);
+  if (need_weight) result.weight = transposed_product(g, x);
+  return result;
+}
+
+at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& b) {
+  const std::int64_t rows = a.size(0), m = a.size(1), n = b.size(1);
+  const auto product = at::empty({m, n}, a.options());
+  const std::int64_t across = (n + kColumns - 1) / kColumns, down = (m + kPanel - 1) / kPanel;
+  at::parallel_for(0, across * down, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i) {
+      const std::int64_t first = i / across * kPanel, column = i % across * kColumns;
+      gemm_transposed(pointer(a), m, pointer(b) + column, n, rows, first, std::min(kPanel, m - first),
+                      std::min(kColumns, n - column), product.mutable_data_ptr<float>() + column, n, false);
+    }
+  });
+  return product;
+}
+
+TORCH_LIBRARY_FRAGMENT(stoa, m) {
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias=None, int activation=0) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
+  m.impl("linear", &compute);
+}
+TORCH_LIBRARY_IMPL(stoa, Autograd, m) {
+  m.impl("linear", &differentiate);
+}
+TORCH_LIBRARY_IMPL(stoa, AutocastCPU, m) {
+  m.impl("linear", &autocast);
+}
+TORCH_LIBRARY_IMPL(stoa, AutocastCUDA, m) {
+  m.impl("linear", &autocast);
+}
+TORCH_LIBRARY_IMPL(stoa, Meta, m) {
+  m.impl("linear", &shape_only);
+}
+
+}  // namespace stoa::ops
