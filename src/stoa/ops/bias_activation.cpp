@@ -78,7 +78,7 @@ void forward_rows(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
       });
       return;
     }
-    for_each_row_block(row_count(x), dim, [&](std::int64_t, std::int64_t first, std::int64_t rows) {
+    for_some_rows(row_count(x), dim, [&](std::int64_t first, std::int64_t rows) {
       bias_activation_forward(from + first * dim, add, to + first * dim, rows, dim, f);
     });
   });
@@ -206,31 +206,8 @@ at::Tensor bias_activation_reference(const at::Tensor& x, const at::Tensor& bias
   return activate(sum, activation).to(x.scalar_type());
 }
 
-void bias_activation_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& bias,
-                         Activation activation) {
-  check(x, bias);
-  check_shape(out, {x.size(0), x.size(1)}, "bias_activation: out");
-  if (!fused(x) || !x.is_contiguous() || !out.is_contiguous())
-    out.copy_(bias_activation_reference(x, bias, activation));
-  else
-    forward_rows(out, x, in_math_type(bias, x), activation);
-}
-
-at::Tensor bias_activation_backward_out(const at::Tensor& grad_x, const at::Tensor& grad, const at::Tensor& x,
-                                        const at::Tensor& bias, Activation activation, bool sum_rows) {
-  check(x, bias);
-  check_shape(grad, {x.size(0), x.size(1)}, "bias_activation: grad");
-  check_shape(grad_x, {x.size(0), x.size(1)}, "bias_activation: grad_x");
-  if (!fused(x))
-    throw Error(format(
-        "bias_activation: rows of {} on {} have no fused backward pass; float, double or bfloat16 on a "
-        "CPU are needed",
-        c10::toString(x.scalar_type()), x.device().str()));
-  return backward_rows(grad_x, grad, x, in_math_type(bias, x), activation, sum_rows);
-}
-
 TORCH_LIBRARY_FRAGMENT(stoa, m) {
-  m.def("bias_activation(Tensor x, Tensor? bias, int activation) -> Tensor");
+  m.def("bias_activation(Tensor x, Tensor? bias, int activation=1) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
   m.impl("bias_activation", &compute);

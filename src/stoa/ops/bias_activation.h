@@ -14,18 +14,8 @@ namespace stoa::ops {
 /// inputs. Throws ShapeError for shapes that do not fit.
 at::Tensor bias_activation(const at::Tensor& x, const at::Tensor& bias, Activation activation);
 
-/// The same of plain ATen calls.
+/// The same of plain ATen calls. (bias_activation_kernels.h has the bare loops, for use inside other
+/// operators.)
 at::Tensor bias_activation_reference(const at::Tensor& x, const at::Tensor& bias, Activation activation);
-
-/// out = f(x + bias) without autograd, for contiguous `out` and `x` [rows, dim] of one type; `out` may be x
-/// itself. Throws ShapeError for shapes that do not fit.
-void bias_activation_out(const at::Tensor& out, const at::Tensor& x, const at::Tensor& bias,
-                         Activation activation);
-
-/// Writes grad f'(x + bias) to `grad_x`, which may be grad itself, and returns its sum over rows, bias's
-/// gradient [dim], in the type sums are made in; an undefined tensor if not `sum_rows`. All are contiguous
-/// [rows, dim] of one type.
-at::Tensor bias_activation_backward_out(const at::Tensor& grad_x, const at::Tensor& grad, const at::Tensor& x,
-                                        const at::Tensor& bias, Activation activation, bool sum_rows);
 
 }  // namespace stoa::ops

@@ -7,8 +7,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstdlib>
 #include <map>
 #include <numeric>
+#include <string_view>
 #include <tuple>
 
 #include "stoa/ops/gemm_kernels.h"
@@ -29,17 +32,17 @@ void block(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t a_stride
 #endif
 }
 
-/// The largest size of a fixed set that fits into `rows`: the micro kernel is compiled anew for every size it
-/// meets.
-std::int64_t tile_rows(std::int64_t rows) {
-  for (const std::int64_t size : {64, 32, 16, 8, 4, 2})
-    if (rows >= size) return size;
-  return 1;
-}
-
 using Packs =
     std::map<std::tuple<const float*, std::int64_t, std::int64_t, std::int64_t, bool>, PackedMatrices>;
 thread_local Packs* active_packs = nullptr;
+
+std::atomic<bool>& forbidden() {
+  static std::atomic<bool> value = [] {
+    const char* const asked = std::getenv("STOA_BLOCKS");
+    return asked != nullptr && std::string_view(asked) == "off";
+  }();
+  return value;
+}
 
 std::int64_t panels_of(std::int64_t n) {
   return (n + kPanel - 1) / kPanel;
@@ -50,6 +53,12 @@ std::int64_t panels_of(std::int64_t n) {
 struct KeepPacked::Kept {
   Packs packs;
 };
+
+std::int64_t tile_rows(std::int64_t rows) {
+  for (const std::int64_t size : {64, 32, 16, 8, 4, 2})
+    if (rows >= size) return size;
+  return 1;
+}
 
 KeepPacked::KeepPacked() {
   if (active_packs != nullptr) return;  // an outer scope keeps them longer
@@ -68,10 +77,14 @@ bool KeepPacked::active() {
 bool has_gemm_blocks() {
 #if defined(CPUBLAS_BRGEMM_F32F32F32) && defined(__x86_64__)
   static const bool has = at::hasMKLDNN();
-  return has;
+  return has && !forbidden().load(std::memory_order_relaxed);
 #else
   return false;
 #endif
+}
+
+void forbid_gemm_blocks(bool forbid) {
+  forbidden() = forbid;
 }
 
 RightHandSide PackedMatrices::operator[](std::int64_t i) const {

@@ -11,8 +11,13 @@
 // the work is cut does not depend on the number of threads, so neither do results. Internal to ops/.
 namespace stoa::ops {
 
-/// Whether this LibTorch has the micro kernel for this CPU; otherwise operators take ATen's products.
+/// Whether this LibTorch has the micro kernel for this CPU and nothing forbids it; otherwise operators take
+/// ATen's products.
 bool has_gemm_blocks();
+
+/// Lets operators take ATen's products from now on, or no longer. For tests and comparisons; the environment
+/// variable STOA_BLOCKS=off does it from the start.
+void forbid_gemm_blocks(bool forbid);
 
 constexpr std::int64_t kPanel = 64;  ///< columns of a right-hand side that are multiplied at once
 
@@ -66,6 +71,10 @@ void gemm_rows(const float* a, std::int64_t a_stride, std::int64_t rows, const R
 void gemm_transposed(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                      std::int64_t rows, std::int64_t first, std::int64_t count, std::int64_t n, float* c,
                      std::int64_t c_stride, bool add);
+
+/// The largest of a few fixed numbers of rows that fits into `rows`: the micro kernel is compiled anew for
+/// every size it meets.
+std::int64_t tile_rows(std::int64_t rows);
 
 /// Calls work(i) for i in [0, costs.size()), the threads taking neighbouring ones of about the same cost
 /// together.

@@ -33,8 +33,8 @@ struct LambSquares {
 };
 
 /// The loops for element type T, float or double, over `size` elements. Arrays may begin anywhere and do not
-/// overlap. Sums are taken in fp64, in an order that depends on `size` alone; of floats they are the same,
-/// bit for bit, at every SIMD level.
+/// overlap. Sums are taken in fp64, in an order that depends on `size` alone; square_sum of floats is the
+/// same, bit for bit, at every SIMD level.
 template <class T>
 struct OptimizerKernels {
   void (*adamw)(T* w, const T* g, T* m, T* v, std::int64_t size, const AdamWConstants& constants);

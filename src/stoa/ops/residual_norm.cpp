@@ -140,9 +140,8 @@ Pass run_forward(const Call& call) {
   pass.rstd = at::empty({rows}, call.gamma.options());
   with_types(call, [&]<class X, class Y>(X, Y) {
     const auto norm = view<X, Y>(call, pass);
-    for_each_row_block(rows, dim, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-      residual_norm_forward(norm, first, count);
-    });
+    for_some_rows(rows, dim,
+                  [&](std::int64_t first, std::int64_t count) { residual_norm_forward(norm, first, count); });
   });
   return pass;
 }
@@ -367,10 +366,10 @@ at::Tensor layer_norm_reference(const at::Tensor& x, const at::Tensor& gamma, co
 
 TORCH_LIBRARY_FRAGMENT(stoa, m) {
   m.def(
-      "residual_norm(Tensor x, Tensor y, Tensor? bias, Tensor gamma, Tensor beta, float eps, Tensor? "
+      "residual_norm(Tensor x, Tensor y, Tensor? bias, Tensor gamma, Tensor beta, float eps=1e-6, Tensor? "
       "scale=None, "
       "Tensor? factor=None) -> (Tensor, Tensor)");
-  m.def("layer_norm(Tensor x, Tensor gamma, Tensor beta, float eps) -> Tensor");
+  m.def("layer_norm(Tensor x, Tensor gamma, Tensor beta, float eps=1e-6) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
   m.impl("residual_norm", &unpack<compute>);

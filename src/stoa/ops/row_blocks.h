@@ -16,6 +16,14 @@ inline std::int64_t row_blocks(std::int64_t rows) {
   return (rows + kBlockRows - 1) / kBlockRows;
 }
 
+/// Calls work(first row, rows) for pieces of so many rows of `dim` numbers, in parallel where that pays: for
+/// work without sums over rows.
+template <class Work>
+void for_some_rows(std::int64_t rows, std::int64_t dim, const Work& work) {
+  const auto grain = std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, dim));
+  at::parallel_for(0, rows, grain, [&](std::int64_t begin, std::int64_t end) { work(begin, end - begin); });
+}
+
 /// Calls work(block, first row, rows) for every block of rows, in parallel where that pays for rows of `dim`
 /// numbers.
 template <class Work>

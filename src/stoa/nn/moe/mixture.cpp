@@ -5,6 +5,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/nn/part_scope.h"
 
 namespace stoa::nn {
 
@@ -44,9 +45,15 @@ MixtureImpl::MixtureImpl(MixtureOptions options) : options_(std::move(options)) 
 
 MixtureOutput MixtureImpl::forward(const at::Tensor& x) {
   MixtureOutput result;
-  result.routing = router->forward(x);
+  result.routing = in_part("router", [&] { return router->forward(x); });
   result.statistics = result.routing.statistics;
   const auto& assignments = result.routing.assignments;
+  const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
+  if (int8_ && !is_training()) {
+    result.output =
+        int8_->mixture(x.flatten(0, 1).to(at::kFloat), assignments, settings).to(x.scalar_type()).view(x.sizes());
+    return result;
+  }
   at::Tensor hidden_mask;
   at::Tensor output_mask;
   if (is_training() && options_.dropout > 0) {
@@ -56,8 +63,7 @@ MixtureOutput MixtureImpl::forward(const at::Tensor& x) {
     hidden_mask = mask(options_.hidden);
     output_mask = mask(options_.dim);
   }
-  result.output = ops::mixture(x.flatten(0, 1), assignments, {w_in, b_in, w_out, b_out},
-                               {options_.activation, options_.output_activation, options_.backend},
+  result.output = ops::mixture(x.flatten(0, 1), assignments, {w_in, b_in, w_out, b_out}, settings,
                                hidden_mask, output_mask)
                       .view(x.sizes());
   return result;
@@ -66,6 +72,19 @@ MixtureOutput MixtureImpl::forward(const at::Tensor& x) {
 std::map<std::string, std::int64_t> MixtureImpl::slices() const {
   const auto experts = options_.router.experts;
   return {{"w_in", experts}, {"b_in", experts}, {"w_out", experts}, {"b_out", experts}};
+}
+
+void MixtureImpl::round_to_int8() { int8_ = std::make_shared<ops::Int8Experts>(ops::ExpertWeights{w_in, b_in, w_out, b_out}); }
+
+void round_experts_to_int8(torch::nn::Module& model) {
+  std::int64_t mixtures = 0;
+  model.apply([&](torch::nn::Module& module) {
+    auto* const mixture = dynamic_cast<MixtureImpl*>(&module);
+    if (mixture == nullptr) return;
+    mixture->round_to_int8();
+    ++mixtures;
+  });
+  if (mixtures == 0) throw ConfigError("the model has no mixture of experts that could be computed in 8 bits; leave --int8 away");
 }
 
 }  // namespace stoa::nn

@@ -5,20 +5,22 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "stoa/nn/moe/router.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/ops/mixture.h"
+#include "stoa/ops/mixture_int8.h"
 
 namespace stoa::nn {
 
 struct MixtureOptions {
   std::int64_t dim = 768;
-  std::int64_t hidden = 3072;                                   ///< f, width of each expert
-  double dropout = 0;                                           ///< behind both activations, inside the experts
+  std::int64_t hidden = 3072;  ///< f, width of each expert
+  double dropout = 0;          ///< behind both activations, inside the experts
   ops::Activation activation = ops::Activation::kGeluTanh;
-  ops::Activation output_activation = ops::Activation::kNone;   ///< GELU in the original code
+  ops::Activation output_activation = ops::Activation::kNone;  ///< GELU in the original code
   ops::MixtureBackend backend = ops::MixtureBackend::kSorted;
   RouterOptions router;
 };
@@ -26,17 +28,21 @@ struct MixtureOptions {
 struct MixtureOutput {
   at::Tensor output;  ///< [samples, tokens, dim]
   RoutingStatistics statistics;
-  Routing routing;    ///< the decision itself, for telemetry and tests
+  Routing routing;  ///< the decision itself, for telemetry and tests
 };
 
-/// Mixture-of-experts perceptron (widenet.md 2.2). Experts are stacked tensors, each expert initialised on its own:
-/// Glorot-uniform weights, biases N(0, 1e-6^2).
+/// Mixture-of-experts perceptron (widenet.md 2.2). Experts are stacked tensors, each expert initialised on
+/// its own: Glorot-uniform weights, biases N(0, 1e-6^2).
 class MixtureImpl : public torch::nn::Module, public HasSlices {
  public:
   explicit MixtureImpl(MixtureOptions options);
   /// x [samples, tokens, dim]
   MixtureOutput forward(const at::Tensor& x);
   std::map<std::string, std::int64_t> slices() const override;
+  /// From now on the evaluation mode computes the experts in 8 bits, with their weights as they are now;
+  /// training mode and the weights themselves stay as they are. Throws DeviceError where the CPU cannot
+  /// (ops::Int8Experts).
+  void round_to_int8();
   const MixtureOptions& options() const { return options_; }
 
   Router router{nullptr};
@@ -44,7 +50,12 @@ class MixtureImpl : public torch::nn::Module, public HasSlices {
 
  private:
   MixtureOptions options_;
+  std::shared_ptr<const ops::Int8Experts> int8_;
 };
 TORCH_MODULE(Mixture);
+
+/// Lets every mixture of a model evaluate in 8 bits. Throws ConfigError for a model that has none,
+/// DeviceError as above.
+void round_experts_to_int8(torch::nn::Module& model);
 
 }  // namespace stoa::nn
