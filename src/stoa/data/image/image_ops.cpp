@@ -4,6 +4,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/data/image/image.h"
+#include "stoa/ops/resample_kernels.h"
 
 namespace stoa {
 namespace {
@@ -46,35 +47,17 @@ Axis make_axis(std::int64_t inputs, double start, double length, std::int64_t ou
   return axis;
 }
 
-Image resample(const Image& image, const Axis& rows, const Axis& columns) {
+Image resample(const Image& image, const Axis& rows, Axis columns) {
   const auto height = static_cast<std::int64_t>(rows.first.size());
   const auto width = static_cast<std::int64_t>(columns.first.size());
-  const std::int64_t c = image.channels, top = rows.first.front(), bottom = rows.first.back() + rows.taps;
-  // first along the rows of the source that are needed, then down the columns
-  std::vector<float> narrow((bottom - top) * width * c);
-  float* to = narrow.data();
-  for (std::int64_t y = top; y < bottom; ++y)
-    for (std::int64_t x = 0; x < width; ++x) {
-      const std::uint8_t* from = image.at(y, columns.first[x]);
-      const float* weights = columns.weights.data() + x * columns.taps;
-      for (std::int64_t k = 0; k < c; ++k) {
-        float sum = 0;
-        for (std::int64_t t = 0; t < columns.taps; ++t) sum += weights[t] * from[t * c + k];
-        *to++ = sum;
-      }
-    }
+  const std::int64_t c = image.channels, left = columns.first.front(), right = columns.first.back() + columns.taps;
+  for (auto& first : columns.first) first -= left;
   Image result{height, width, c, std::vector<std::uint8_t>(height * width * c)};
-  std::vector<float> line(width * c);
+  std::vector<float> line((right - left) * c + 4);  // a row of the result as wide as the source; see blend_columns()
   for (std::int64_t y = 0; y < height; ++y) {
-    std::fill(line.begin(), line.end(), 0.5f);  // rounds
-    for (std::int64_t t = 0; t < rows.taps; ++t) {
-      const float weight = rows.weights[y * rows.taps + t];
-      const float* from = narrow.data() + (rows.first[y] - top + t) * width * c;
-      for (std::int64_t i = 0; i < width * c; ++i) line[i] += weight * from[i];
-    }
-    std::uint8_t* out = result.at(y, 0);
-    for (std::int64_t i = 0; i < width * c; ++i)
-      out[i] = static_cast<std::uint8_t>(std::min(line[i], 255.0f));
+    ops::blend_rows(image.at(rows.first[y], left), image.width * c, rows.weights.data() + y * rows.taps, rows.taps,
+                    (right - left) * c, line.data());
+    ops::blend_columns(line.data(), columns.first.data(), columns.weights.data(), columns.taps, width, c, result.at(y, 0));
   }
   return result;
 }
