@@ -285,18 +285,21 @@ TEST(Optimizer, SettingsOutOfRangeAreRefusedByName) {
     change(options);
     return thrown<ConfigError>([&] { options.validate(); });
   };
-  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.lr = -1; }), "lr is -1");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.weight_decay = NAN; }), "weight_decay is nan");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.momentum = 1; }), "momentum is 1");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.lr = -1; }), "`optimizer.lr` is -1");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.weight_decay = NAN; }),
+                       "`optimizer.weight_decay` is nan");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.momentum = 1; }), "`optimizer.momentum` is 1");
   STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.nesterov = true, o.momentum = 0; }),
-                       "nesterov needs momentum");
+                       "`optimizer.nesterov` needs `optimizer.momentum`");
   STOA_EXPECT_CONTAINS(refusal(kKinds[0], [](auto& o) { o.nesterov = true, o.dampening = 0.1; }),
-                       "nesterov needs momentum");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.betas = {0.9, 1}; }), "betas is 1");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.betas = {0.9}; }), "betas has 1 numbers");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.eps = -1; }), "eps is -1");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.exclude = {""}; }), "exclude has an empty text");
-  STOA_EXPECT_CONTAINS(refusal(kKinds[2], [](auto& o) { o.use_nvlamb = true; }), "use_nvlamb");
+                       "`optimizer.nesterov` needs `optimizer.momentum`");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.betas = {0.9, 1}; }), "`optimizer.betas` is 1");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.betas = {0.9}; }),
+                       "`optimizer.betas` has 1 numbers");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.eps = -1; }), "`optimizer.eps` is -1");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[1], [](auto& o) { o.exclude = {""}; }),
+                       "`optimizer.exclude` has an empty text");
+  STOA_EXPECT_CONTAINS(refusal(kKinds[2], [](auto& o) { o.use_nvlamb = true; }), "`optimizer.use_nvlamb`");
 }
 
 TEST(Optimizer, OneTensorUnderTwoNamesIsRefused) {

@@ -139,11 +139,11 @@ TEST(Schedule, SettingsOutOfRangeAreRefusedByName) {
     options.*field = value;
     return test::thrown<ConfigError>([&] { options.validate(); });
   };
-  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::warmup, -1), "warmup is -1");
-  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::start, NAN), "start is nan");
-  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::end, -0.1), "end is -0.1");
-  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::power, 0), "power is 0");
-  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::decay, -2), "decay is -2");
+  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::warmup, -1), "`schedule.warmup` is -1");
+  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::start, NAN), "`schedule.start` is nan");
+  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::end, -0.1), "`schedule.end` is -0.1");
+  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::power, 0), "`schedule.power` is 0");
+  STOA_EXPECT_CONTAINS(refusal(&ScheduleOptions::decay, -2), "`schedule.decay` is -2");
 }
 
 }  // namespace

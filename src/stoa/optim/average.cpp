@@ -8,7 +8,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/parameters.h"
-#include "stoa/optim/chunks.h"
+#include "stoa/ops/optimizer_kernels.h"
 #include "stoa/optim/state.h"
 
 namespace stoa::optim {
@@ -22,36 +22,39 @@ MovingAverage::MovingAverage(const torch::nn::Module& module, double decay)
     : live_(nn::module_state(module)), decay_(decay), updates_(at::zeros({}, at::kLong)) {
   if (!(decay >= 0 && decay < 1))
     throw ConfigError(format("decay of the moving average is {}; it must be >= 0 and below 1", decay));
-  for (const auto& [name, tensor] : live_) average_[name] = tensor.clone();
+  std::vector<SlicedTensor> looped;
+  for (const auto& [name, value] : live_) {
+    const auto& average = average_[name] = value.clone();
+    if (is_loopable(value) && is_loopable(average)) {
+      looped.push_back({average});
+      looped_averages_.push_back(average);
+      looped_values_.push_back(value);
+    } else {
+      others_.push_back(name);
+    }
+  }
+  chunks_ = make_chunks(looped);
 }
 
 void MovingAverage::update() {
   at::NoGradGuard no_grad;
   updates_.add_(1);
   const double t = updates_.item<double>(), share = 1 - std::min(decay_, (1 + t) / (10 + t));
-  std::vector<SlicedTensor> averages;
-  std::vector<at::Tensor> values;
-  for (auto& [name, average] : average_) {
-    const auto& value = live_.at(name);
-    if (is_loopable(average) && is_loopable(value)) {
-      averages.push_back({average});
-      values.push_back(value);
-    } else if (average.is_floating_point()) {
-      average.lerp_(value, share);
-    } else {
-      average.copy_(value);  // counters have no average
-    }
-  }
-  for_each_chunk(make_chunks(averages), [&](std::size_t, const Chunk& chunk) {
-    with_element_type(averages[chunk.tensor].tensor, [&](auto type) {
+  for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
+    const auto &average = looped_averages_[chunk.tensor], &value = looped_values_[chunk.tensor];
+    with_element_type(average.scalar_type() == at::kDouble, [&](auto type) {
       using T = decltype(type);
-      T* __restrict a = averages[chunk.tensor].tensor.mutable_data_ptr<T>();
-      const T* __restrict w = values[chunk.tensor].const_data_ptr<T>();
-      const T part = static_cast<T>(share);
-#pragma omp simd
-      for (std::int64_t i = chunk.begin; i < chunk.end; ++i) a[i] += part * (w[i] - a[i]);
+      ops::optimizer_kernels<T>().average(average.mutable_data_ptr<T>() + chunk.begin,
+                                          value.const_data_ptr<T>() + chunk.begin, chunk.size(), share);
     });
   });
+  for (const auto& name : others_) {
+    auto& average = average_.at(name);
+    if (average.is_floating_point())
+      average.lerp_(live_.at(name), share);
+    else
+      average.copy_(live_.at(name));  // counters have no average
+  }
 }
 
 void MovingAverage::swap() {

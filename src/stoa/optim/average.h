@@ -4,6 +4,9 @@
 
 #include <map>
 #include <string>
+#include <vector>
+
+#include "stoa/optim/chunks.h"
 
 namespace stoa::optim {
 
@@ -23,6 +26,10 @@ class MovingAverage {
 
  private:
   std::map<std::string, at::Tensor> live_, average_;
+  /// Those that the loops run over, their chunks, and the names of the others.
+  std::vector<at::Tensor> looped_averages_, looped_values_;
+  Chunks chunks_;
+  std::vector<std::string> others_;
   double decay_;
   at::Tensor updates_;
 };

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -14,18 +15,24 @@ struct SlicedTensor {
   std::int64_t slices = 1;
 };
 
-/// Neighbouring elements [begin, end) of one slice of one tensor of a list.
+constexpr std::int64_t kChunkSize = 8192;
+
+/// Neighbouring elements [begin, end) of one slice of one tensor of a list; kChunkSize at most.
 struct Chunk {
+  std::int64_t size() const { return end - begin; }
+
   std::size_t tensor;  ///< place in the list
-  std::int64_t slice;  ///< counted over all chunked tensors of the list
+  std::int64_t slice;  ///< counted over all tensors of the list
   std::int64_t begin, end;
+  std::int64_t place;  ///< elements in the chunks before this one
 };
 
 /// Tensors cut into chunks of fixed size: work is shared out by chunks, and sums are taken chunk by chunk, so
 /// that results do not depend on the number of threads.
 struct Chunks {
   std::vector<Chunk> list;
-  std::int64_t slices = 0;  ///< of all chunked tensors together
+  std::vector<std::int64_t> first_slice;  ///< of each tensor, chunked or not
+  std::int64_t slices = 0;                ///< of all tensors together
 };
 
 /// True for tensors that plain loops run over: contiguous, fp32 or fp64, on the CPU.
@@ -34,28 +41,57 @@ bool is_loopable(const at::Tensor& tensor);
 /// Cuts the loopable ones among the tensors; the others have no chunks.
 Chunks make_chunks(const std::vector<SlicedTensor>& tensors);
 
-/// Calls f(number, chunk) for each chunk, on all threads.
+enum class Order { kForwards, kBackwards };
+
+/// Calls f(number, chunk) for the chunks numbered [first, last), on all threads, each with its share of the
+/// elements. Backwards, a second pass begins with what the first one left in the cache.
 template <class F>
-void for_each_chunk(const Chunks& chunks, const F& f) {
-  constexpr std::int64_t kChunksWorthAThread = 4;
-  at::parallel_for(0, static_cast<std::int64_t>(chunks.list.size()), kChunksWorthAThread,
+void for_each_chunk(const Chunks& chunks, std::size_t first, std::size_t last, const F& f,
+                    Order order = Order::kForwards) {
+  constexpr std::int64_t kWorthAThread = 4 * kChunkSize;
+  if (first == last) return;
+  const auto* const list = chunks.list.data();
+  const auto& final = list[last - 1];
+  const auto number_at = [&](std::int64_t place) {
+    return static_cast<std::size_t>(
+        std::ranges::lower_bound(list + first, list + last, place, {}, &Chunk::place) - list);
+  };
+  at::parallel_for(list[first].place, final.place + final.size(), kWorthAThread,
                    [&](std::int64_t begin, std::int64_t end) {
-                     for (auto i = begin; i < end; ++i)
-                       f(static_cast<std::size_t>(i), chunks.list[static_cast<std::size_t>(i)]);
+                     const auto from = number_at(begin), to = number_at(end);
+                     for (auto i = from; i < to; ++i) {
+                       const auto number = order == Order::kForwards ? i : from + (to - 1 - i);
+                       f(number, list[number]);
+                     }
                    });
 }
-
-/// Calls f with a value of the tensor's element type, float or double.
 template <class F>
-void with_element_type(const at::Tensor& tensor, const F& f) {
-  if (tensor.scalar_type() == at::kDouble)
-    f(double{});
-  else
-    f(float{});
+void for_each_chunk(const Chunks& chunks, const F& f) {
+  for_each_chunk(chunks, 0, chunks.list.size(), f);
 }
 
-/// Sum of squares of each slice of each tensor, in fp64 (the chunked tensors by chunks, the others through
-/// ATen).
-std::vector<std::vector<double>> square_sums(const std::vector<SlicedTensor>& tensors);
+/// Calls f with a value of type double or float.
+template <class F>
+decltype(auto) with_element_type(bool is_double, const F& f) {
+  return is_double ? f(double{}) : f(float{});
+}
+
+/// The elements of a loopable tensor; without data they count as 0.
+struct Elements {
+  const void* data = nullptr;
+  bool is_double = false;
+};
+
+/// Sum of squares of each slice that has chunks, in fp64; 0 for the others. `tensors` are those the chunks
+/// were made of.
+std::vector<double> square_sums(const Chunks& chunks, const std::vector<Elements>& tensors);
+
+/// The same for tensors without chunks, added to `sums` where `first_slice` says, with one copy to the host
+/// for all.
+struct UnchunkedTensor {
+  SlicedTensor sliced;
+  std::int64_t first_slice;
+};
+void add_square_sums(const std::vector<UnchunkedTensor>& tensors, std::vector<double>& sums);
 
 }  // namespace stoa::optim

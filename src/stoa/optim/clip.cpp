@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <numeric>
 #include <unordered_set>
 
 #include "stoa/optim/rules.h"
@@ -22,11 +23,24 @@ std::vector<SlicedTensor> gradients_of(const std::vector<nn::NamedParameter>& pa
   return gradients;
 }
 
-double joint_norm(const std::vector<std::vector<double>>& squares) {
-  double sum = 0;
-  for (const auto& tensor : squares)
-    for (const auto square : tensor) sum += square;
-  return std::sqrt(sum);
+/// Sum of squares of each slice of each gradient in turn.
+std::vector<double> square_sums(const std::vector<SlicedTensor>& gradients) {
+  const auto chunks = make_chunks(gradients);
+  std::vector<Elements> elements;
+  std::vector<UnchunkedTensor> others;
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const auto& tensor = gradients[i].tensor;
+    const bool loops = is_loopable(tensor);
+    elements.push_back({loops ? tensor.const_data_ptr() : nullptr, tensor.scalar_type() == at::kDouble});
+    if (!loops) others.push_back({gradients[i], chunks.first_slice[i]});
+  }
+  auto sums = square_sums(chunks, elements);
+  add_square_sums(others, sums);
+  return sums;
+}
+
+double joint_norm(const std::vector<double>& squares) {
+  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
 bool exceeds(double norm, double limit) {
@@ -52,10 +66,10 @@ double clip_each_norm(const std::vector<nn::NamedParameter>& parameters, double 
   at::NoGradGuard no_grad;
   const auto gradients = gradients_of(parameters);
   const auto squares = square_sums(gradients);
-  for (std::size_t i = 0; i < gradients.size(); ++i) {
-    const auto& [tensor, slices] = gradients[i];
+  auto square = squares.begin();
+  for (const auto& [tensor, slices] : gradients) {
     for (std::int64_t slice = 0; slice < slices; ++slice) {
-      const double norm = std::sqrt(squares[i][static_cast<std::size_t>(slice)]);
+      const double norm = std::sqrt(*square++);
       if (!exceeds(norm, limit)) continue;
       const auto part =
           slices == 1 ? tensor : tensor.narrow(0, slice * (tensor.size(0) / slices), tensor.size(0) / slices);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "stoa/optim/clip.h"
+#include "stoa/ops/optimizer_kernels.h"
 #include "stoa/optim/rules.h"
 
 namespace stoa::optim {
@@ -11,124 +11,109 @@ namespace {
 
 constexpr double kLargestRatioOfV1 = 10;
 
+/// Elements per thread whose w, m and v (768 KB in fp32) wait in the second-level cache for the second pass.
+constexpr std::int64_t kWaveSize = std::int64_t{1} << 16;
+
 /// You et al. 2019: u = mhat / (sqrt(vhat) + eps) + decay w; w -= lr r u with r = |w| / |u| for each slice, 1
 /// if either norm is 0. The dialects bend r (see OptimizerOptions).
 class Lamb final : public Rule {
  public:
   Lamb(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
       : Rule(std::move(parameters), options, {"exp_avg", "exp_avg_sq"}),
-        w_squares_(chunks_.list.size()),
-        u_squares_(chunks_.list.size()),
+        squares_(chunks_.list.size()),
         rates_(static_cast<std::size_t>(chunks_.slices)) {
     const bool nv = options.dialect == LambDialect::kNvLamb;
-    fresh_ = nv && !options.grad_averaging ? 1 : 1 - options.betas[0];
+    constants_.beta1 = options.betas[0];
+    constants_.fresh = nv && !options.grad_averaging ? 1 : 1 - options.betas[0];
+    constants_.beta2 = options.betas[1];
+    constants_.eps = options.eps;
     for (std::size_t i = 0; i < parameters_.size(); ++i)
       adapts_.push_back(nv ? options.use_nvlamb || decay_[i] != 0 : !excluded_[i]);
     if (options.dialect == LambDialect::kV1) largest_ratio_ = kLargestRatioOfV1;
     if (options.dialect == LambDialect::kClip) largest_ratio_ = 1;
+    find_waves();
   }
 
  protected:
   void prepare(double lr, double t) override {
     lr_ = lr;
     const bool correct = options_.bias_correction;
-    mean_scale_ = 1 / (correct ? 1 - std::pow(options_.betas[0], t) : 1);
-    root_scale_ = 1 / std::sqrt(correct ? 1 - std::pow(options_.betas[1], t) : 1);
-    gradient_scale_ =
-        options_.dialect == LambDialect::kNvLamb ? 1 / std::max(1.0, gradient_norm(parameters_)) : 1;
+    constants_.mean_scale = 1 / (correct ? 1 - std::pow(options_.betas[0], t) : 1);
+    constants_.root_scale = 1 / std::sqrt(correct ? 1 - std::pow(options_.betas[1], t) : 1);
+    joint_scale_ = options_.dialect == LambDialect::kNvLamb ? 1 / std::max(1.0, scaled_norm()) : 1;
   }
 
   void update_chunks() override {
-    for_each_chunk(chunks_, [&](std::size_t number, const Chunk& chunk) {
-      with_element_type(parameters_[chunk.tensor].tensor,
-                        [&](auto type) { update_moments<decltype(type)>(number, chunk); });
-    });
-    find_rates();
-    for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
-      with_element_type(parameters_[chunk.tensor].tensor,
-                        [&](auto type) { update_weights<decltype(type)>(chunk); });
-    });
+    const auto moments = [&]<class T>(std::size_t number, const Chunk&, const Span<T>& span) {
+      squares_[number] = ops::optimizer_kernels<T>().lamb_moments(span.w, span.g, span.states[0],
+                                                                  span.states[1], span.size, constants(span));
+    };
+    const auto weights = [&]<class T>(std::size_t, const Chunk& chunk, const Span<T>& span) {
+      ops::optimizer_kernels<T>().lamb_weights(span.w, span.states[0], span.states[1], span.size,
+                                               rates_[static_cast<std::size_t>(chunk.slice)],
+                                               constants(span));
+    };
+    for (std::size_t wave = 0; wave + 1 < waves_.size(); ++wave) {
+      const auto first = waves_[wave], last = waves_[wave + 1];
+      for_each_span(first, last, moments);
+      find_rates(first, last);
+      for_each_span(first, last, weights, Order::kBackwards);
+    }
   }
 
   void update_lists(Lists& lists) override {
     auto &m = lists.states[0], &v = lists.states[1];
-    const auto g = at::_foreach_mul(lists.g, gradient_scale_);
+    const auto g = at::_foreach_mul(lists.g, joint_scale_);
     at::_foreach_mul_(m, options_.betas[0]);
-    at::_foreach_add_(m, g, fresh_);
+    at::_foreach_add_(m, g, constants_.fresh);
     at::_foreach_mul_(v, options_.betas[1]);
     at::_foreach_addcmul_(v, g, g, 1 - options_.betas[1]);
     auto root = at::_foreach_sqrt(v);
-    at::_foreach_mul_(root, root_scale_);
+    at::_foreach_mul_(root, constants_.root_scale);
     at::_foreach_add_(root, options_.eps);
     auto u = at::_foreach_mul(lists.w, scalars(lists.decay, [](double decay) { return decay; }));
-    at::_foreach_addcdiv_(u, m, root, mean_scale_);
+    at::_foreach_addcdiv_(u, m, root, constants_.mean_scale);
     for (std::size_t i = 0; i < u.size(); ++i) subtract(lists.w[i], u[i], lists.places[i]);
   }
 
  private:
   template <class T>
-  struct Constants {
-    explicit Constants(const Lamb& lamb, const Chunk& chunk)
-        : scale(static_cast<T>(lamb.mean_scale_)),
-          root_scale(static_cast<T>(lamb.root_scale_)),
-          eps(static_cast<T>(lamb.options_.eps)),
-          decay(static_cast<T>(lamb.decay_[chunk.tensor])) {}
-    T update(T w, T m, T v) const { return m * scale / (std::sqrt(v) * root_scale + eps) + decay * w; }
-    T scale, root_scale, eps, decay;
-  };
-
-  /// First pass: m, v and the chunk's shares of |w|^2 and |u|^2.
-  template <class T>
-  void update_moments(std::size_t number, const Chunk& chunk) {
-    const T* __restrict w = weight<T>(chunk);
-    const T* __restrict g = gradient<T>(chunk);
-    T* __restrict m = state_of<T>(0, chunk);
-    T* __restrict v = state_of<T>(1, chunk);
-    const T beta1 = static_cast<T>(options_.betas[0]), fresh = static_cast<T>(fresh_);
-    const T beta2 = static_cast<T>(options_.betas[1]), rest2 = static_cast<T>(1 - options_.betas[1]);
-    const T gradient_scale = static_cast<T>(gradient_scale_);
-    const Constants<T> constants(*this, chunk);
-    const auto size = chunk.end - chunk.begin;
-    double w_square = 0, u_square = 0;
-#pragma omp simd reduction(+ : w_square, u_square)
-    for (std::int64_t i = 0; i < size; ++i) {
-      const T slope = gradient_scale * g[i];
-      m[i] = beta1 * m[i] + fresh * slope;
-      v[i] = beta2 * v[i] + rest2 * slope * slope;
-      const double u = constants.update(w[i], m[i], v[i]);
-      w_square += static_cast<double>(w[i]) * static_cast<double>(w[i]);
-      u_square += u * u;
-    }
-    w_squares_[number] = w_square;
-    u_squares_[number] = u_square;
+  ops::LambConstants constants(const Span<T>& span) const {
+    auto constants = constants_;
+    constants.gradient_scale = joint_scale_ * span.gradient_scale;
+    constants.decay = span.decay;
+    return constants;
   }
 
-  /// Second pass: computing u again is cheaper than keeping it.
-  template <class T>
-  void update_weights(const Chunk& chunk) const {
-    T* __restrict w = weight<T>(chunk);
-    const T* __restrict m = state_of<T>(0, chunk);
-    const T* __restrict v = state_of<T>(1, chunk);
-    const T rate = static_cast<T>(rates_[static_cast<std::size_t>(chunk.slice)]);
-    const Constants<T> constants(*this, chunk);
-    const auto size = chunk.end - chunk.begin;
-#pragma omp simd
-    for (std::int64_t i = 0; i < size; ++i) w[i] -= rate * constants.update(w[i], m[i], v[i]);
+  /// Cuts the chunks into waves of whole slices, of kWaveSize elements a thread at most where one slice is
+  /// not larger.
+  void find_waves() {
+    const auto& list = chunks_.list;
+    const auto most = kWaveSize * at::get_num_threads();
+    std::size_t slice_begin = 0;
+    waves_ = {0};
+    for (std::size_t i = 1; i <= list.size(); ++i) {
+      if (i < list.size() && list[i].slice == list[i - 1].slice) continue;
+      if (list[i - 1].place + list[i - 1].size() - list[waves_.back()].place > most &&
+          slice_begin > waves_.back())
+        waves_.push_back(slice_begin);
+      slice_begin = i;
+    }
+    if (!list.empty()) waves_.push_back(list.size());
   }
 
-  /// lr r of every slice, from the sums of its chunks.
-  void find_rates() {
-    std::vector<double> w(rates_.size()), u(rates_.size());
-    std::vector<bool> adapts(rates_.size());
-    for (std::size_t i = 0; i < chunks_.list.size(); ++i) {
-      const auto slice = static_cast<std::size_t>(chunks_.list[i].slice);
-      w[slice] += w_squares_[i];
-      u[slice] += u_squares_[i];
-      adapts[slice] = adapts_[chunks_.list[i].tensor];
-    }
-    for (std::size_t i = 0; i < rates_.size(); ++i) {
-      const double ratio = adapts[i] && w[i] > 0 && u[i] > 0 ? std::sqrt(w[i]) / std::sqrt(u[i]) : 1;
-      rates_[i] = lr_ * std::min(ratio, largest_ratio_);
+  /// lr r of every slice of a wave, from the sums of its chunks.
+  void find_rates(std::size_t first, std::size_t last) {
+    for (auto i = first; i < last;) {
+      const auto slice = chunks_.list[i].slice;
+      const bool adapts = adapts_[chunks_.list[i].tensor];
+      double w = 0, u = 0;
+      for (; i < last && chunks_.list[i].slice == slice; ++i) {
+        w += squares_[i].w;
+        u += squares_[i].u;
+      }
+      const double ratio = adapts && w > 0 && u > 0 ? std::sqrt(w) / std::sqrt(u) : 1;
+      rates_[static_cast<std::size_t>(slice)] = lr_ * std::min(ratio, largest_ratio_);
     }
   }
 
@@ -150,8 +135,11 @@ class Lamb final : public Rule {
   }
 
   std::vector<bool> adapts_;
-  std::vector<double> w_squares_, u_squares_, rates_;
-  double lr_ = 0, fresh_ = 0.1, mean_scale_ = 1, root_scale_ = 1, gradient_scale_ = 1;
+  std::vector<std::size_t> waves_;  // first chunk of each, and the number of chunks
+  std::vector<ops::LambSquares> squares_;
+  std::vector<double> rates_;
+  ops::LambConstants constants_;
+  double lr_ = 0, joint_scale_ = 1;
   double largest_ratio_ = std::numeric_limits<double>::infinity();
 };
 

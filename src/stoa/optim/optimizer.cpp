@@ -19,7 +19,7 @@ namespace {
 constexpr double kLambEps = 1e-6;
 
 void require(bool holds, const char* field, double value, const char* needed) {
-  if (!holds) throw ConfigError(format("optimizer: {} is {}; it must be {}", field, value, needed));
+  if (!holds) throw ConfigError(format("`optimizer.{}` is {}; it must be {}", field, value, needed));
 }
 
 void check_parameter(const nn::NamedParameter& parameter) {
@@ -80,25 +80,26 @@ void OptimizerOptions::validate() const {
   require(std::isfinite(lr) && lr >= 0, "lr", lr, ">= 0");
   require(std::isfinite(weight_decay) && weight_decay >= 0, "weight_decay", weight_decay, ">= 0");
   if (std::find(exclude.begin(), exclude.end(), "") != exclude.end())
-    throw ConfigError("optimizer: exclude has an empty text, which every name contains; remove it");
+    throw ConfigError("`optimizer.exclude` has an empty text, which every name contains; remove it");
   if (kind == OptimizerKind::kSgd) {
     require(in_unit(momentum), "momentum", momentum, ">= 0 and below 1");
     require(dampening >= 0 && dampening <= 1, "dampening", dampening, "0 to 1");
     if (nesterov && (momentum == 0 || dampening != 0))
-      throw ConfigError(
-          format("optimizer: nesterov needs momentum above 0 and dampening 0; they are {} and {}", momentum,
-                 dampening));
+      throw ConfigError(format(
+          "`optimizer.nesterov` needs `optimizer.momentum` above 0 and `optimizer.dampening` 0; they are {} "
+          "and {}",
+          momentum, dampening));
     return;
   }
   if (betas.size() != 2)
     throw ConfigError(
-        format("optimizer: betas has {} numbers; two are needed, e.g. [0.9, 0.999]", betas.size()));
+        format("`optimizer.betas` has {} numbers; two are needed, e.g. [0.9, 0.999]", betas.size()));
   for (const auto beta : betas) require(in_unit(beta), "betas", beta, ">= 0 and below 1, both");
   require(std::isfinite(eps) && eps >= 0, "eps", eps, ">= 0");
   if (kind == OptimizerKind::kLamb && dialect != LambDialect::kNvLamb && (use_nvlamb || !grad_averaging))
     throw ConfigError(
-        "optimizer: use_nvlamb and grad_averaging = false belong to dialect = \"nvlamb\"; set it or leave "
-        "them out");
+        format("`optimizer.{}` = {} belongs to `optimizer.dialect` = \"nvlamb\"; set that or leave it out",
+               use_nvlamb ? "use_nvlamb" : "grad_averaging", use_nvlamb));
 }
 
 void Optimizer::load(const std::map<std::string, at::Tensor>& state, const std::string& source) {

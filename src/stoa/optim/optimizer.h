@@ -21,13 +21,13 @@ struct OptimizerOptions {
   OptimizerKind kind = OptimizerKind::kAdamW;
   double lr = 1e-3;  ///< peak learning rate
   double weight_decay = 0;
-  std::vector<double> betas = {0.9, 0.999};   ///< AdamW, LAMB
-  double eps = 1e-8;                          ///< AdamW 1e-8; LAMB's papers use 1e-6
-  bool bias_correction = true;                ///< AdamW, LAMB
-  bool decoupled = true;                      ///< AdamW; false is Adam with L2: decay * w is added to the gradient
-  double momentum = 0.9;                      ///< SGD
-  double dampening = 0;                       ///< SGD
-  bool nesterov = false;                      ///< SGD
+  std::vector<double> betas = {0.9, 0.999};  ///< AdamW, LAMB
+  double eps = 1e-8;                         ///< AdamW 1e-8; LAMB's papers use 1e-6
+  bool bias_correction = true;               ///< AdamW, LAMB
+  bool decoupled = true;  ///< AdamW; false is Adam with L2: decay * w is added to the gradient
+  double momentum = 0.9;  ///< SGD
+  double dampening = 0;   ///< SGD
+  bool nesterov = false;  ///< SGD
   LambDialect dialect = LambDialect::kPaper;  ///< LAMB
   bool use_nvlamb = false;           ///< LAMB nvlamb: ratio also for tensors without decay (apex's switch)
   bool grad_averaging = true;        ///< LAMB nvlamb: m = b1 m + (1 - b1) g; false: + g
@@ -38,13 +38,27 @@ struct OptimizerOptions {
   void validate() const;
 };
 
+/// The norm of the gradients, and what a step multiplies them by so that clipping costs no pass of its own.
+struct GradientScale {
+  double norm = 0;              ///< of all gradients together, in fp64, as they are
+  double scaled_norm = 0;       ///< the same, times the factors
+  double factor = 1;            ///< of every gradient
+  std::vector<double> factors;  ///< in place of `factor`: of each slice of each parameter in turn
+};
+
 /// Updates parameters in place from their gradients. State is fp32 at least, named after the parameters, and
 /// everything a resumed run needs is in state().
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
   /// One update with learning rate `lr`. Parameters without gradient count as having a zero one.
-  virtual void step(double lr) = 0;
+  void step(double lr) { update(lr, nullptr); }
+  /// The same with gradients times the factors that clipping() gave for them.
+  void step(double lr, const GradientScale& scale) { update(lr, &scale); }
+  /// The norm of the gradients, and the factors that hold it, or with `each_slice` the norm of each slice of
+  /// each parameter, at `limit`; 0 is no limit. Gradients are not changed; norms that are not finite are not
+  /// held.
+  virtual GradientScale clipping(double limit, bool each_slice) = 0;
   /// State tensors by name ("PARAMETER.exp_avg" ...), sharing storage with the optimiser's own; the step
   /// count is one.
   virtual std::map<std::string, at::Tensor> state() const = 0;
@@ -56,6 +70,9 @@ class Optimizer {
 
  protected:
   explicit Optimizer(std::vector<nn::NamedParameter> parameters) : parameters_(std::move(parameters)) {}
+  /// One step; without `scale` gradients count as they are.
+  virtual void update(double lr, const GradientScale* scale) = 0;
+
   std::vector<nn::NamedParameter> parameters_;
 };
 

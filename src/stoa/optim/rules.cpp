@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -19,8 +20,8 @@ bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& op
                      [&](const std::string& part) { return parameter.name.find(part) != std::string::npos; });
 }
 
-at::Tensor dense_gradient(const nn::NamedParameter& parameter) {
-  const auto gradient = parameter.tensor.grad();
+const at::Tensor& dense_gradient(const nn::NamedParameter& parameter) {
+  const at::Tensor& gradient = parameter.tensor.grad();
   if (gradient.defined() && gradient.layout() != at::kStrided)
     throw Error(
         format("parameter `{}` has a sparse gradient; a dense one is needed: build its embedding with sparse "
@@ -34,15 +35,22 @@ Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& o
     : Optimizer(std::move(parameters)),
       options_(options),
       state_names_(std::move(states)),
-      states_(state_names_.size()) {
+      states_(state_names_.size()),
+      zero_chunk_(at::zeros({kChunkSize}, at::kDouble)),
+      zeros_(zero_chunk_.const_data_ptr()) {
   std::vector<SlicedTensor> tensors;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& [name, tensor, slices] = parameters_[i];
     excluded_.push_back(is_excluded(parameters_[i], options_));
     decay_.push_back(excluded_.back() ? 0 : options_.weight_decay);
     const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    for (auto& state : states_)
-      state.push_back(at::zeros_like(tensor.detach(), tensor.options().dtype(type).requires_grad(false)));
+    auto& arrays = arrays_.emplace_back();
+    arrays.is_double = type == at::kDouble;
+    for (std::size_t k = 0; k < states_.size(); ++k) {
+      states_[k].push_back(
+          at::zeros_like(tensor.detach(), tensor.options().dtype(type).requires_grad(false)));
+      if (is_loopable(tensor)) arrays.states[k] = states_[k].back().mutable_data_ptr();
+    }
     tensors.push_back({tensor, slices});
     if (!is_loopable(tensor)) unchunked_.push_back(i);
   }
@@ -58,13 +66,76 @@ std::map<std::string, at::Tensor> Rule::state() const {
   return result;
 }
 
-void Rule::collect_gradients() {
-  gradients_.clear();
-  for (const auto& parameter : parameters_) {
-    auto gradient = dense_gradient(parameter);
-    if (!gradient.defined()) gradient = at::zeros_like(parameter.tensor.detach());
-    gradients_.push_back(is_loopable(parameter.tensor) ? gradient.contiguous() : gradient);
+void Rule::collect_arrays() {
+  copies_.clear();
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor &tensor = parameters_[i].tensor, &gradient = dense_gradient(parameters_[i]);
+    auto& arrays = arrays_[i];
+    if (!is_loopable(tensor)) continue;
+    arrays.w = tensor.mutable_data_ptr();
+    if (!gradient.defined()) {
+      arrays.g = nullptr;
+    } else if (is_loopable(gradient) && gradient.scalar_type() == tensor.scalar_type()) {
+      arrays.g = gradient.const_data_ptr();
+    } else {
+      copies_.push_back(gradient.to(tensor.options()).contiguous());
+      arrays.g = copies_.back().const_data_ptr();
+    }
   }
+}
+
+std::vector<double> Rule::gradient_squares() const {
+  std::vector<Elements> elements;
+  elements.reserve(arrays_.size());
+  for (const auto& arrays : arrays_) elements.push_back({arrays.g, arrays.is_double});
+  auto squares = square_sums(chunks_, elements);
+  std::vector<UnchunkedTensor> others;
+  for (const auto i : unchunked_)
+    if (const auto& gradient = dense_gradient(parameters_[i]); gradient.defined())
+      others.push_back({{gradient, parameters_[i].slices}, chunks_.first_slice[i]});
+  add_square_sums(others, squares);
+  return squares;
+}
+
+GradientScale Rule::clipping(double limit, bool each_slice) {
+  at::NoGradGuard no_grad;
+  collect_arrays();
+  auto squares = gradient_squares();
+  const auto factor = [limit](double norm) {
+    return limit > 0 && norm > limit && std::isfinite(norm) ? limit / norm : 1;
+  };
+  GradientScale scale;
+  scale.norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  if (!each_slice) {
+    scale.factor = factor(scale.norm);
+    scale.scaled_norm = scale.factor * scale.norm;
+    return scale;
+  }
+  double scaled_square = 0;
+  for (const auto square : squares) {
+    scale.factors.push_back(factor(std::sqrt(square)));
+    scaled_square += square * scale.factors.back() * scale.factors.back();
+  }
+  scale.scaled_norm = std::sqrt(scaled_square);
+  return scale;
+}
+
+double Rule::scaled_norm() const {
+  if (scale_ != nullptr) return scale_->scaled_norm;
+  const auto squares = gradient_squares();
+  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+}
+
+at::Tensor Rule::scaled_gradient(std::size_t place, at::ScalarType type) const {
+  const auto& [name, tensor, slices] = parameters_[place];
+  const auto& gradient = dense_gradient(parameters_[place]);
+  if (!gradient.defined()) return at::zeros_like(tensor.detach(), tensor.options().dtype(type));
+  const auto wide = gradient.to(type);
+  if (scale_ == nullptr) return wide;
+  if (scale_->factors.empty()) return scale_->factor == 1 ? wide : wide * scale_->factor;
+  const auto* const first = scale_->factors.data() + chunks_.first_slice[place];
+  const auto factors = at::tensor(at::ArrayRef<double>(first, static_cast<std::size_t>(slices)));
+  return (wide.reshape({slices, -1}) * factors.to(wide.options()).unsqueeze(1)).reshape(wide.sizes());
 }
 
 Rule::Lists Rule::make_lists() const {
@@ -74,7 +145,7 @@ Rule::Lists Rule::make_lists() const {
     const auto& tensor = parameters_[i].tensor;
     const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     lists.w.push_back(tensor.detach().to(type));
-    lists.g.push_back(gradients_[i].to(type));
+    lists.g.push_back(scaled_gradient(i, type));
     for (std::size_t k = 0; k < states_.size(); ++k) lists.states[k].push_back(states_[k][i]);
     lists.decay.push_back(decay_[i]);
     lists.places.push_back(i);
@@ -82,11 +153,12 @@ Rule::Lists Rule::make_lists() const {
   return lists;
 }
 
-void Rule::step(double lr) {
+void Rule::update(double lr, const GradientScale* scale) {
   if (!(std::isfinite(lr) && lr >= 0))
     throw ConfigError(format("learning rate is {}; it must be >= 0: look at lr and schedule", lr));
   at::NoGradGuard no_grad;
-  collect_gradients();
+  scale_ = scale;
+  collect_arrays();
   step_.add_(1);
   prepare(lr, step_.item<double>());
   update_chunks();
@@ -100,7 +172,8 @@ void Rule::step(double lr) {
   }
   // the loops write behind autograd's back: let it notice stale saved tensors
   for (const auto& parameter : parameters_) parameter.tensor.unsafeGetTensorImpl()->bump_version();
-  gradients_.clear();
+  copies_.clear();
+  scale_ = nullptr;
 }
 
 }  // namespace stoa::optim

@@ -21,7 +21,7 @@ std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters,
 bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& options);
 
 /// The parameter's gradient. Throws Error if it is sparse.
-at::Tensor dense_gradient(const nn::NamedParameter& parameter);
+const at::Tensor& dense_gradient(const nn::NamedParameter& parameter);
 
 /// What the update rules share: state tensors, decay of each parameter, gradients, and two ways through the
 /// parameters: chunks for the loops (CPU, fp32 and fp64), lists for ATen's foreach operators (everything
@@ -29,9 +29,11 @@ at::Tensor dense_gradient(const nn::NamedParameter& parameter);
 class Rule : public Optimizer {
  public:
   std::map<std::string, at::Tensor> state() const override;
-  void step(double lr) final;
+  GradientScale clipping(double limit, bool each_slice) final;
 
  protected:
+  static constexpr std::size_t kMostStates = 2;
+
   /// `states` names the state tensors that each parameter has, in fp32 or fp64, starting at 0.
   Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options,
        std::vector<std::string> states);
@@ -40,7 +42,7 @@ class Rule : public Optimizer {
   virtual void prepare(double lr, double t) = 0;
   /// Updates the parameters that have chunks.
   virtual void update_chunks() = 0;
-  /// One foreach step: weights `w`, gradients `g` and states, all of the states' types; `decay` is per
+  /// One foreach step: weights `w`, scaled gradients `g` and states, all of the states' types; `decay` is per
   /// weight.
   struct Lists {
     std::vector<at::Tensor> w, g;
@@ -50,18 +52,31 @@ class Rule : public Optimizer {
   };
   virtual void update_lists(Lists& lists) = 0;
 
+  /// The arrays of one chunk; states that the rule does not have are null.
   template <class T>
-  T* weight(const Chunk& chunk) const {
-    return parameters_[chunk.tensor].tensor.mutable_data_ptr<T>() + chunk.begin;
+  struct Span {
+    T* w;
+    const T* g;
+    T* states[kMostStates];
+    std::int64_t size;
+    double gradient_scale, decay;
+  };
+  /// Calls f(number, chunk, span) as for_each_chunk() does.
+  template <class F>
+  void for_each_span(std::size_t first, std::size_t last, const F& f, Order order = Order::kForwards) const {
+    const auto of_type = [&](std::size_t number, const Chunk& chunk) {
+      with_element_type(arrays_[chunk.tensor].is_double,
+                        [&](auto type) { f(number, chunk, span<decltype(type)>(chunk)); });
+    };
+    for_each_chunk(chunks_, first, last, of_type, order);
   }
-  template <class T>
-  const T* gradient(const Chunk& chunk) const {
-    return gradients_[chunk.tensor].const_data_ptr<T>() + chunk.begin;
+  template <class F>
+  void for_each_span(const F& f) const {
+    for_each_span(0, chunks_.list.size(), f);
   }
-  template <class T>
-  T* state_of(std::size_t which, const Chunk& chunk) const {
-    return states_[which][chunk.tensor].mutable_data_ptr<T>() + chunk.begin;
-  }
+
+  /// Norm of all gradients together, scaled, of this step.
+  double scaled_norm() const;
 
   OptimizerOptions options_;
   std::vector<bool> excluded_;
@@ -69,14 +84,47 @@ class Rule : public Optimizer {
   Chunks chunks_;
 
  private:
-  void collect_gradients();
+  /// What the loops see of a parameter; without gradient `g` is null.
+  struct Arrays {
+    void* w;
+    const void* g;
+    void* states[kMostStates];
+    bool is_double;
+  };
+
+  template <class T>
+  Span<T> span(const Chunk& chunk) const {
+    const Arrays& arrays = arrays_[chunk.tensor];
+    Span<T> span{};
+    span.w = static_cast<T*>(arrays.w) + chunk.begin;
+    span.g =
+        arrays.g == nullptr ? static_cast<const T*>(zeros_) : static_cast<const T*>(arrays.g) + chunk.begin;
+    for (std::size_t k = 0; k < states_.size(); ++k)
+      span.states[k] = static_cast<T*>(arrays.states[k]) + chunk.begin;
+    span.size = chunk.size();
+    span.gradient_scale = factor(chunk.slice);
+    span.decay = decay_[chunk.tensor];
+    return span;
+  }
+  double factor(std::int64_t slice) const {
+    if (scale_ == nullptr) return 1;
+    return scale_->factors.empty() ? scale_->factor : scale_->factors[static_cast<std::size_t>(slice)];
+  }
+
+  void update(double lr, const GradientScale* scale) final;
+  void collect_arrays();
+  std::vector<double> gradient_squares() const;
+  at::Tensor scaled_gradient(std::size_t place, at::ScalarType type) const;
   Lists make_lists() const;
 
   std::vector<std::string> state_names_;
   std::vector<std::vector<at::Tensor>> states_;  // [state][parameter]
-  std::vector<at::Tensor> gradients_;            // of this step
+  std::vector<Arrays> arrays_;                   // [parameter]; weights and gradients are those of this step
+  std::vector<at::Tensor> copies_;               // of gradients that the loops cannot run over, of this step
   std::vector<std::size_t> unchunked_;
-  at::Tensor step_;
+  at::Tensor zero_chunk_, step_;
+  const void* zeros_;
+  const GradientScale* scale_ = nullptr;  // of this step
 };
 
 /// Scalars for the foreach operators: f of each value.

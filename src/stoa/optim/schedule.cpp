@@ -39,7 +39,7 @@ double one_cycle(const ScheduleOptions& options, double peak, double t, double t
 }
 
 void require(bool holds, const char* field, double value, const char* needed) {
-  if (!holds) throw ConfigError(format("schedule: {} is {}; it must be {}", field, value, needed));
+  if (!holds) throw ConfigError(format("`schedule.{}` is {}; it must be {}", field, value, needed));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "stoa/ops/optimizer_kernels.h"
 #include "stoa/optim/rules.h"
 
 namespace stoa::optim {
@@ -21,8 +22,16 @@ class Sgd final : public Rule {
   }
 
   void update_chunks() override {
-    for_each_chunk(chunks_, [&](std::size_t, const Chunk& chunk) {
-      with_element_type(parameters_[chunk.tensor].tensor, [&](auto type) { update<decltype(type)>(chunk); });
+    ops::SgdConstants shared;
+    shared.lr = lr_;
+    shared.momentum = options_.momentum;
+    shared.fresh = fresh_;
+    shared.nesterov = options_.nesterov;
+    for_each_span([&]<class T>(std::size_t, const Chunk&, const Span<T>& span) {
+      auto constants = shared;
+      constants.gradient_scale = span.gradient_scale;
+      constants.decay = span.decay;
+      ops::optimizer_kernels<T>().sgd(span.w, span.g, span.states[0], span.size, constants);
     });
   }
 
@@ -43,28 +52,6 @@ class Sgd final : public Rule {
   }
 
  private:
-  template <class T>
-  void update(const Chunk& chunk) const {
-    T* __restrict w = weight<T>(chunk);
-    const T* __restrict g = gradient<T>(chunk);
-    const auto size = chunk.end - chunk.begin;
-    const T lr = static_cast<T>(lr_), decay = static_cast<T>(decay_[chunk.tensor]);
-    if (options_.momentum == 0) {
-#pragma omp simd
-      for (std::int64_t i = 0; i < size; ++i) w[i] -= lr * (g[i] + decay * w[i]);
-      return;
-    }
-    T* __restrict b = state_of<T>(0, chunk);
-    const T momentum = static_cast<T>(options_.momentum), fresh = static_cast<T>(fresh_);
-    const T of_gradient = options_.nesterov ? 1 : 0, of_buffer = options_.nesterov ? momentum : 1;
-#pragma omp simd
-    for (std::int64_t i = 0; i < size; ++i) {
-      const T slope = g[i] + decay * w[i];
-      b[i] = momentum * b[i] + fresh * slope;
-      w[i] -= lr * (of_gradient * slope + of_buffer * b[i]);
-    }
-  }
-
   double lr_ = 0, fresh_ = 1;
 };
 
