@@ -1,9 +1,15 @@
 # Compiler checks, warnings, sanitizers, linker and compiler cache.
 
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 12)
-  message(FATAL_ERROR "Stoa needs g++ 12 or newer, or clang 14 or newer; found g++ ${CMAKE_CXX_COMPILER_VERSION}. "
-                      "Install a newer one and set CXX, e.g. CXX=g++-12.")
-endif()
+foreach(known "GNU g++ 12" "Clang clang++ 14")
+  string(REPLACE " " ";" known "${known}")
+  list(GET known 0 id)
+  list(GET known 1 name)
+  list(GET known 2 oldest)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL id AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS oldest)
+    message(FATAL_ERROR "Stoa needs g++ 12 or newer, or clang 14 or newer; found ${name} ${CMAKE_CXX_COMPILER_VERSION}. "
+                        "Install a newer one and set CXX, e.g. CXX=g++-12.")
+  endif()
+endforeach()
 
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
@@ -31,5 +37,5 @@ find_program(STOA_CCACHE ccache)
 if(STOA_CCACHE)
   # a precompiled header can be cached only when its time stamps are not compared
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${STOA_CCACHE})
-  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
 endif()

@@ -9,7 +9,11 @@ export CCACHE_DIR=${CCACHE_DIR:-$PWD/.deps/ccache} NINJA_STATUS='[%f/%t, %e s] '
 scripts/setup.sh
 if [ ! -e "build/$preset/build.ninja" ]; then  # later changes of the build files are noticed by ninja itself
   echo "build: configuring build/$preset"
-  output=$(cmake --preset "$preset" 2>&1) || { echo "$output" >&2; exit 1; }
+  output=$(cmake --preset "$preset" 2>&1) || {
+    echo "$output" >&2
+    echo "build: configuring build/$preset failed; the reason stands above at the first \"CMake Error\"" >&2
+    exit 1
+  }
 fi
 
 # A file that sees LibTorch takes up to 1.5 GB to compile: fewer at once than cores where memory is short.

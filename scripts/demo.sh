@@ -114,4 +114,9 @@ stoa predict "$runs/widenet" "$runs"/images/*.png
 stoa report "$runs/widenet" "$runs/vit" --out "$runs/report.html" >/dev/null
 printf '\n%s\n\n' "$table"
 say "report: $root/$runs/report.html"
+if [ "$(basename "$data")" = fashion-mnist ]; then
+  say "to go on by hand (docs/tour.md): export PATH=$root/build/release:\$PATH STOA_DATA=$(dirname "$data")"
+else
+  say "to go on by hand (docs/tour.md): export PATH=$root/build/release:\$PATH, and --set data.path=$data"
+fi
 say "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -38,6 +38,15 @@ TEST(Interrupt, TheFirstSignalOnlySetsTheFlag) {
               42);
 }
 
+TEST(Interrupt, TheFirstSignalIsAnsweredAtOnce) {
+  testing::internal::CaptureStderr();
+  exit_code_of([] {
+    install_interrupt_handler();
+    return raise(SIGINT);
+  });
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "stopping after this step; Ctrl-C again stops at once\n");
+}
+
 TEST(Interrupt, TheSecondSignalEndsTheProcessWith130) {
   EXPECT_EQ(exit_code_of([] {
               install_interrupt_handler();

@@ -37,6 +37,15 @@ TEST(Help, OfEveryCommandEndsWithAnExampleAndOffersJson) {
   }
 }
 
+TEST(Help, ExamplesNameFilesThatExist) {
+  for (const std::string& command : kCommands) {
+    std::istringstream words(run_stoa({command, "--help"}).output);
+    for (std::string word; words >> word;)
+      if (word.starts_with("recipes/") || word.starts_with("experiments/"))
+        EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(STOA_SOURCE_DIR) / word)) << word;
+  }
+}
+
 TEST(Help, IsShownWhereNoCommandIsNamed) {
   const Ended ended = run_stoa({});
   EXPECT_EQ(ended.exit_code, 2);
@@ -84,6 +93,16 @@ TEST(Usage, AMissingRecipeNamesItsNeighbour) {
   const TempDir folder;
   write_tiny_recipe(folder / "widenet_b.toml");
   STOA_EXPECT_CONTAINS(refused({"info", (folder / "wide_net_b.toml").string()}), "widenet_b.toml`?");
+}
+
+TEST(Usage, AMissingExperimentNamesItsNeighbour) {
+  const TempDir folder;
+  write_tiny_recipe(folder / "table.toml");
+  STOA_EXPECT_CONTAINS(refused({"experiment", (folder / "tabel.toml").string()}), "table.toml`?");
+}
+
+TEST(Usage, InfoSetsNothingWithoutARecipe) {
+  STOA_EXPECT_CONTAINS(refused({"info", "--set", "a=b"}), "stoa info RECIPE --set");
 }
 
 TEST(Usage, AFolderIsNoRecipe) {

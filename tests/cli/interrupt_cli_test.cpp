@@ -39,6 +39,7 @@ TEST(Interrupt, CtrlCOnceLeavesACheckpointAndExits130) {
   const Ended ended = started(folder, kForever)->wait_after(SIGINT);
   EXPECT_EQ(ended.exit_code, 130);
   EXPECT_EQ(checkpoint_count(folder / "run"), 1);
+  STOA_EXPECT_CONTAINS(ended.errors, "stopping after this step; Ctrl-C again stops at once\n");
   STOA_EXPECT_CONTAINS(ended.errors, "stoa train --resume run");
 }
 

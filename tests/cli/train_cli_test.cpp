@@ -59,6 +59,37 @@ TEST_F(Trained, EvalRefusesACheckpointThatIsNotThere) {
   STOA_EXPECT_CONTAINS(ended.errors, "there are: 12");
 }
 
+TEST_F(Trained, EvalOfAnEarlierCheckpointLeavesEvaluationJsonAlone) {
+  ASSERT_EQ(run({"train", "tiny.toml", "--out", "two", "--set", "checkpoint.every=6"}).exit_code, 0);
+  const std::string before = read_file(*folder_ / "two/evaluation.json");
+  const Ended early = run({"eval", "two", "--checkpoint", "6", "--json"});
+  ASSERT_EQ(early.exit_code, 0) << early.errors;
+  EXPECT_EQ(json_of(early).at("step"), 6);
+  STOA_EXPECT_CONTAINS(early.errors, "two/evaluation.json stays as it is");
+  EXPECT_TRUE(read_file(*folder_ / "two/evaluation.json") == before);
+  fs::remove(*folder_ / "two/evaluation.json");
+  ASSERT_EQ(run({"eval", "two"}).exit_code, 0);
+  EXPECT_EQ(read_json(*folder_ / "two/evaluation.json").at("step"), 12);
+}
+
+TEST_F(Trained, EvalNeedsAPositiveCount) {
+  const Ended ended = run({"eval", "run", "--save-examples", "none", "--count", "0"});
+  EXPECT_EQ(ended.exit_code, 2);
+  EXPECT_EQ(ended.errors, "stoa: --count is 0; at least 1 example is needed\n");
+}
+
+TEST_F(Trained, ARunThatIsMisspeltBringsTheNearestOne) {
+  const Ended ended = run({"eval", "rnu"});
+  EXPECT_EQ(ended.exit_code, 2);
+  STOA_EXPECT_CONTAINS(ended.errors, "did you mean `run`?");
+}
+
+TEST_F(Trained, AFinishedRunWithOtherSettingsPointsToItsWeights) {
+  const Ended ended = run({"train", "--resume", "run", "--set", "train.steps=20"});
+  EXPECT_EQ(ended.exit_code, 2);
+  STOA_EXPECT_CONTAINS(ended.errors, "stoa train RECIPE --set initial.weights=run");
+}
+
 TEST_F(Trained, PredictAnswersForEveryFile) {
   save(*folder_ / "one.png", plain_png(8, 200));
   save(*folder_ / "two.png", plain_png(20, 10));
@@ -85,6 +116,28 @@ TEST_F(Trained, PredictRefusesADamagedPicture) {
   STOA_EXPECT_CONTAINS(ended.errors, "cut.png");
 }
 
+TEST_F(Trained, ABadPictureTakesNoOthersAnswerAway) {
+  save(*folder_ / "good.png", plain_png(8, 200));
+  save(*folder_ / "bad.png", cut(plain_png(8, 200), 40));
+  const Ended ended = run({"predict", "run", "bad.png", "good.png", "missing.png", "--json"});
+  EXPECT_EQ(ended.exit_code, 3);
+  EXPECT_EQ(line_count(ended.errors), 1) << ended.errors;
+  STOA_EXPECT_CONTAINS(ended.errors, "bad.png");
+  STOA_EXPECT_CONTAINS(ended.errors, "missing.png");
+  const Json predictions = json_of(ended).at("predictions");
+  ASSERT_EQ(predictions.size(), 3u);
+  EXPECT_TRUE(predictions[0].contains("error"));
+  EXPECT_EQ(predictions[1].at("top").size(), 4u);
+  EXPECT_EQ(predictions[2].at("file"), "missing.png");
+}
+
+TEST_F(Trained, AMissingPictureIsADataError) {
+  const Ended ended = run({"predict", "run", "missing.png"});
+  EXPECT_EQ(ended.exit_code, 3);
+  EXPECT_EQ(ended.output, "");
+  STOA_EXPECT_CONTAINS(ended.errors, "missing.png");
+}
+
 TEST_F(Trained, InfoOfARunKnowsItsCheckpoints) {
   const Json info = json_of(run({"info", "run", "--json"}));
   EXPECT_EQ(info.at("checkpoints"), Json::array({12}));
@@ -96,6 +149,13 @@ TEST_F(Trained, ReportIsOnePage) {
   ASSERT_EQ(ended.exit_code, 0) << ended.errors;
   EXPECT_EQ(json_of(ended).at("report"), "page.html");
   STOA_EXPECT_CONTAINS(read_file(*folder_ / "page.html"), "</html>");
+}
+
+TEST_F(Trained, ReportPrintsTheTableAndWhereThePageIs) {
+  const Ended ended = run({"report", "run"});
+  ASSERT_EQ(ended.exit_code, 0) << ended.errors;
+  STOA_EXPECT_CONTAINS(ended.output, "Accuracy");
+  EXPECT_TRUE(ended.output.ends_with("\nrun/report.html\n")) << ended.output;
 }
 
 TEST_F(Trained, QuietSaysNothing) {

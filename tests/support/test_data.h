@@ -8,12 +8,15 @@
 
 namespace stoa::test {
 
-/// A file or folder of the test data: below $STOA_TEST_DATA, or ../shared/data beside the source tree.
+/// A file or folder of the test data: below $STOA_TEST_DATA, or ../shared/data beside the source tree; where
+/// it is not there, below .deps/data, in which scripts/demo.sh keeps Fashion-MNIST.
 inline std::filesystem::path test_data(const std::string& name) {
+  const std::filesystem::path source = STOA_SOURCE_DIR;
   const char* root = std::getenv("STOA_TEST_DATA");
-  return (root != nullptr ? std::filesystem::path(root)
-                          : std::filesystem::path(STOA_SOURCE_DIR) / ".." / "shared" / "data") /
-         name;
+  const auto place =
+      (root != nullptr ? std::filesystem::path(root) : source / ".." / "shared" / "data") / name;
+  const auto fetched = source / ".deps" / "data" / name;
+  return !std::filesystem::exists(place) && std::filesystem::exists(fetched) ? fetched : place;
 }
 
 }  // namespace stoa::test

@@ -21,23 +21,32 @@ inline Tensors load_golden(const std::string& name) {
   return load_safetensors(std::string(STOA_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors").tensors;
 }
 
-/// The switches of preset `code` at the sizes of golden file `widenet_a` or `widenet_b`. Dropout is 0, noise off.
-inline wide_net::WideNetOptions golden_options(bool a) {
-  wide_net::WideNetOptions o;
-  o.patch = a ? 8 : 4;
-  o.dim = a ? 24 : 20;
-  o.heads = a ? 3 : 5;
-  o.mlp_dim = a ? 40 : 28;
-  o.depth = a ? 3 : 4;
-  o.class_slot = wide_net::ClassSlot::kZero;
-  o.pooling = a ? wide_net::Pooling::kMean : wide_net::Pooling::kToken;
-  o.representation = a;
-  o.ffn_output_activation = ops::Activation::kGeluTanh;
-  o.router.experts = a ? 4 : 5;
-  o.router.noise = 0;
-  o.router.fill = nn::FillOrder::kToken;
-  o.router.reserve_first_slot = true;
-  return o;
+/// Preset `code` at the sizes of golden file `widenet_a` or `widenet_b`, read as a recipe's [model], with
+/// further lines. Dropout and noise are off.
+inline wide_net::WideNetOptions golden_options(bool a, const std::string& more = "") {
+  const std::string sizes = a ? R"(
+patch = 8
+dim = 24
+heads = 3
+mlp_dim = 40
+depth = 3
+router.experts = 4
+)"
+                              : R"(
+patch = 4
+dim = 20
+heads = 5
+mlp_dim = 28
+depth = 4
+pooling = "token"
+representation = false
+router.experts = 5
+)";
+  wide_net::WideNetOptions options;
+  read_options(
+      Config::from_text("preset = \"code\"\ndropout = 0.0\nrouter.noise = 0.0" + sizes + more, "golden"),
+      options);
+  return options;
 }
 
 inline ImageClassifierInput golden_input(bool a) { return a ? ImageClassifierInput{3, 32, 7} : ImageClassifierInput{1, 16, 5}; }

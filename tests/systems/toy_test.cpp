@@ -3,10 +3,11 @@
 
 #include "stoa/base/files.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/systems/toy/model.cpp"  // in tests/, and in this file: the toy has no library of its own
 #include "stoa/train/trainer.h"
+#include "support/image_files.h"
 #include "support/temp_dir.h"
 #include "support/thrown.h"
-#include "systems/toy/model.cpp"  // a test is one file; the toy has no library of its own
 
 namespace stoa {
 namespace {
@@ -27,13 +28,19 @@ std::string code_block(const std::string& language) {
 
 TEST(AddingASystem, ThePageHoldsTheCodeOfThisTest) {
   for (const char* file : {"model.h", "model.cpp"})
-    EXPECT_NE(page().find(read_file(kRoot + "/tests/systems/toy/" + file)), std::string::npos) << file;
+    STOA_EXPECT_CONTAINS(page(), "`src/stoa/systems/toy/" + std::string(file) + "`:\n\n```cpp\n" +
+                                     read_file(kRoot + "/tests/stoa/systems/toy/" + file) + "```");
+  STOA_EXPECT_CONTAINS(page(), "```cpp\n#include \"stoa/systems/toy/model.h\"\n```");
+  // as in toy_catalog()
+  STOA_EXPECT_CONTAINS(
+      page(),
+      "image_classification<toy::Toy, toy::ToyOptions>(\"toy\", \"one hidden layer on pixels\"),\n```");
 }
 
 TEST(AddingASystem, TheToyTakesUnderSixtyLines) {
   std::size_t lines = 0;
   for (const char* file : {"model.h", "model.cpp"}) {
-    const auto text = read_file(kRoot + "/tests/systems/toy/" + file);
+    const auto text = read_file(kRoot + "/tests/stoa/systems/toy/" + file);
     lines += static_cast<std::size_t>(std::ranges::count(text, '\n'));
   }
   EXPECT_LT(lines, 60u);
@@ -43,7 +50,6 @@ TEST(AddingASystem, TheToyTrainsFromThePagesRecipe) {
   const test::TempDir folder;
   TrainRequest request;
   request.recipe = Config::from_text(code_block("toml"), "page");
-  request.recipe->set("data.path=unused");
   request.out = folder / "run";
   const auto catalog = toy_catalog();
   const auto result = run_training(request, catalog);
@@ -52,7 +58,15 @@ TEST(AddingASystem, TheToyTrainsFromThePagesRecipe) {
 
   auto loaded = load_run(folder / "run", catalog, "last", /*open_data=*/false);
   EXPECT_EQ(loaded.step, 60);
-  loaded.task->infer(loaded.task->example(2));
+  const std::string picture = (folder / "picture.png").string();
+  test::save(picture, test::plain_png(8, 200));
+  const auto answers = loaded.task->predict(std::vector{picture});
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].json["top"].size(), 4u);
+}
+
+TEST(AddingASystem, ThePagesRecipeHasADescription) {
+  EXPECT_FALSE(read_recipe(Config::from_text(code_block("toml"), "page"), toy_catalog()).description.empty());
 }
 
 TEST(AddingASystem, MisspeltKeysOfTheToyAreNamed) {

@@ -84,7 +84,7 @@ TEST(Runtime, ThreadsOutOfRangeAreRefused) {
   for (const std::int64_t threads : {std::int64_t{-1}, std::int64_t{1} << 40}) {
     auto options = on_cpu();
     options.threads = threads;
-    STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { configure_runtime(options); }), "threads is");
+    STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { configure_runtime(options); }), "`runtime.threads` is");
   }
 }
 

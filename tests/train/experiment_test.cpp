@@ -219,6 +219,26 @@ TEST_F(ExperimentTest, AnInterruptedRunGoesOnFromItsCheckpoint) {
   EXPECT_EQ(steps, 4 * 6 + 4);
 }
 
+TEST_F(ExperimentTest, ARunMeasuredAtAnotherStepIsMeasuredAgain) {
+  const Json whole = run();
+  const auto evaluation = dir_ / "runs/wide-4/evaluation.json";
+  Json altered = read_json(evaluation);
+  altered["step"] = 3;
+  altered["metrics"]["error"] = 99;
+  write_file_atomically(evaluation, altered.dump());
+  int steps = -1;
+  EXPECT_EQ(run(&steps), whole);
+  EXPECT_EQ(steps, 0);
+}
+
+TEST_F(ExperimentTest, BeingStoppedSaysThatTheSameCommandGoesOn) {
+  const ToyScope scope(
+      {.on_loss = [](std::int64_t) { throw Interrupted("stopped; stoa train --resume run"); }});
+  EXPECT_EQ(
+      test::thrown<Interrupted>([&] { run_experiment(file(), dir_ / "runs", {}, test::toy_catalog()); }),
+      file().string() + ": stopped in run 1 of 6, row `Narrow | 2`, seed 3; the same command goes on");
+}
+
 TEST_F(ExperimentTest, ARunOfAnotherRecipeIsRefusedByName) {
   run();
   write_with("model.hidden=2", "model.hidden=7");

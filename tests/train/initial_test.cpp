@@ -91,10 +91,13 @@ TEST(Initial, RefusalsSayWhatToDo) {
   };
   const ConfigError* config = nullptr;
   const DataError* data = nullptr;
-  STOA_EXPECT_CONTAINS(refusal({weights_are(dir / "nowhere")}, config), "does not exist");
+  STOA_EXPECT_CONTAINS(refusal({weights_are(dir / "nowhere")}, config), "does not exist; name a run folder");
+  STOA_EXPECT_CONTAINS(refusal({weights_are(dir / "frist")}, config),
+                       "does not exist; did you mean `" + (dir / "first").string());
   STOA_EXPECT_CONTAINS(refusal({weights_are(dir / "first"), "initial.fresh=['uot']"}, config), "`out`");
   STOA_EXPECT_CONTAINS(refusal({weights_are(dir / "first"), "model.hidden=6"}, data), "`initial.fresh`");
-  STOA_EXPECT_CONTAINS(refusal({"initial.fresh=['out']"}, config), "`initial.weights`");
+  STOA_EXPECT_CONTAINS(refusal({"initial.fresh=['out']"}, config),
+                       "--set initial.fresh=['out']: `initial.fresh` is set, but `initial.weights` is not");
 }
 
 }  // namespace

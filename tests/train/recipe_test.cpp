@@ -91,6 +91,20 @@ TEST(Recipe, EveryRangeOfTheTrainingIsChecked) {
     STOA_EXPECT_CONTAINS(refusal(toy_config({assignment})), std::string("--set ") + assignment + ": `");
 }
 
+TEST(Recipe, EveryRangeOfOptimizerScheduleAndRuntimeIsChecked) {
+  for (const char* assignment :
+       {"optimizer.lr=-1", "optimizer.weight_decay=nan", "optimizer.betas=[0.9, 1.0]",
+        "optimizer.betas=[0.9]", "optimizer.eps=-1", "optimizer.exclude=['']", "schedule.warmup=-1",
+        "schedule.start=nan", "schedule.end=-1", "schedule.shift=-1", "runtime.threads=-1",
+        "runtime.device='gpu'"})
+    STOA_EXPECT_CONTAINS(refusal(toy_config({assignment})), std::string("--set ") + assignment + ": `");
+}
+
+TEST(Recipe, OutOfRangeInAFileBringsTheLine) {
+  EXPECT_EQ(refusal(from(std::string(kNames) + "[optimizer]\nlr = -1")),
+            "r.toml:4: `optimizer.lr` is -1; it must be >= 0");
+}
+
 TEST(Recipe, ResolvedReadsBackToTheSame) {
   Recipe recipe = read_recipe(toy_config({"train.clip_norm=0.1", "model.dropout=0.3"}), toy_catalog());
   Recipe again = read_recipe(from(to_toml(recipe.resolved())), toy_catalog());
@@ -103,8 +117,8 @@ TEST(Recipe, ResolvedKeepsItsOrderWithNamesInFront) {
   std::vector<std::string> keys, model;
   for (const auto& [key, value] : resolved.items()) keys.push_back(key);
   for (const auto& [key, value] : resolved["model"].items()) model.push_back(key);
-  EXPECT_EQ(keys, (std::vector<std::string>{"title", "description", "task", "data", "model", "optimizer",
-                                            "schedule", "train", "checkpoint", "runtime"}));
+  EXPECT_EQ(keys, (std::vector<std::string>{"title", "description", "task", "data", "model", "initial",
+                                            "optimizer", "schedule", "train", "checkpoint", "runtime"}));
   EXPECT_EQ(model.front(), "name");
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "support/fake_run.h"
@@ -59,6 +61,17 @@ TEST_F(ReportTest, RunsStandSideBySide) {
   EXPECT_EQ(count_of(page, "Training loss</h4>"), 1U);
   EXPECT_EQ(count_of(page, "href=\"#run-1\""), 1U);
   EXPECT_EQ(count_of(page, "id=\"run-1\""), 1U);
+}
+
+TEST_F(ReportTest, TheTableComesBackAsText) {
+  test::write_fake_run(dir_ / "wide");
+  test::write_fake_run(dir_ / "vit", vit());
+  using Row = std::vector<std::string>;
+  const auto rows = write_report({dir_ / "wide", dir_ / "vit"}, dir_ / "report.html");
+  EXPECT_EQ(rows.at(0), (Row{"", "WideNet, 4 experts", "ViT"}));
+  EXPECT_EQ(rows.at(1), (Row{"Evaluation"}));
+  EXPECT_EQ(rows.at(2), (Row{"Accuracy", "0.8710", "0.8795"}));
+  EXPECT_EQ(std::ranges::count(rows, Row{"Parameters", "40,942", "40,938"}), 1);
 }
 
 TEST_F(ReportTest, ExpertsByDepthAreDrawn) {

@@ -116,6 +116,20 @@ TEST(Training, AMissingEvaluationFileIsMadeUpFor) {
   EXPECT_EQ(test::timeless_log(dir / "run"), log);
 }
 
+TEST(Training, AnEvaluationFileOfAnotherStepIsMadeAnew) {
+  const ToyScope scope;
+  const test::TempDir dir;
+  start(dir / "run", everything());
+  Json evaluation = read_json(dir / "run/evaluation.json");
+  const Json metrics = evaluation["metrics"];
+  evaluation["step"] = 4;
+  evaluation["metrics"]["error"] = 99;
+  write_file_atomically(dir / "run/evaluation.json", evaluation.dump());
+  resume(dir / "run");
+  EXPECT_EQ(read_json(dir / "run/evaluation.json")["step"], 12);
+  EXPECT_EQ(read_json(dir / "run/evaluation.json")["metrics"], metrics);
+}
+
 TEST(Training, TheSeedAloneMakesTheRun) {
   const ToyScope scope;
   const test::TempDir dir;
@@ -312,7 +326,8 @@ TEST(RunTraining, ADamagedCheckpointIsRefusedAndTheOneBeforeOffered) {
   fs::resize_file(dir / "run/checkpoints/step-12/optimizer.safetensors", 100);
   const auto message = thrown<DataError>([&] { resume(dir / "run"); });
   STOA_EXPECT_CONTAINS(message, "step-12/optimizer.safetensors has 100 bytes");
-  STOA_EXPECT_CONTAINS(message, "the checkpoint of step 6 is intact");
+  STOA_EXPECT_CONTAINS(message, "the checkpoint of step 6 is intact: take it with --step 6");
+  STOA_EXPECT_CONTAINS(message, "--checkpoint 6");
   EXPECT_EQ(resume(dir / "run", 6).steps, 12);
 }
 
@@ -322,8 +337,11 @@ TEST(RunTraining, AnotherRecipeDoesNotGoOnWithARun) {
   start(dir / "run", {});
   const TrainRequest request = {
       .recipe = test::toy_config({"model.hidden=4"}), .out = {}, .resume = dir / "run", .resume_step = {}};
-  STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { run_training(request, test::toy_catalog()); }),
-                       "`model.hidden` is 5 in the run, 4 in the recipe");
+  STOA_EXPECT_CONTAINS(
+      thrown<ConfigError>([&] { run_training(request, test::toy_catalog()); }),
+      "`model.hidden` is 5 in the run, 4 in the recipe; resume it without naming a recipe, or start a "
+      "new run (from its weights: --set initial.weights=" +
+          (dir / "run").string());
 }
 
 TEST(LoadRun, FindsCheckpointsByName) {
@@ -337,6 +355,17 @@ TEST(LoadRun, FindsCheckpointsByName) {
   EXPECT_EQ(step("6"), 6);
   STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { step("7"); }), "there are: 6, 12");
   STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { step("bets"); }), "\"last\", \"best\" or a step is needed");
+}
+
+TEST(LoadRun, AMissingRunBringsTheNearestOne) {
+  const ToyScope scope;
+  const test::TempDir dir;
+  start(dir / "first", {});
+  start(dir / "other", {});
+  fs::create_directories(dir / "fst");  // as near, but no run
+  STOA_EXPECT_CONTAINS(
+      thrown<ConfigError>([&] { load_run(dir / "fist/", test::toy_catalog(), "last", true); }),
+      "it does not exist; did you mean `" + (dir / "first").string() + "`?");
 }
 
 TEST(LoadRun, NeedsNoData) {

@@ -150,7 +150,9 @@ void advise_on_memory(const Findings& found, std::vector<std::string>& advice) {
 void advise_on_gpus(const Findings& found, std::vector<std::string>& advice) {
   if (!found.gpus.empty() && !found.cuda_build)
     advice.push_back(
-        "there is a GPU but this LibTorch is a CPU build: build Stoa with a CUDA LibTorch (preset cuda)");
+        "there is a GPU but this LibTorch is a CPU build: built with a CUDA LibTorch (Torch_DIR names it), "
+        "Stoa runs "
+        "models on the GPU by LibTorch's own kernels, which was not tested; Stoa's kernels are for CPUs");
   if (found.cuda_build && found.usable_gpus == 0)
     advice.push_back(
         "this LibTorch is a CUDA build but sees no GPU: check the driver (nvidia-smi) and "

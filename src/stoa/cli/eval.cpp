@@ -7,8 +7,11 @@
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
 #include "stoa/cli/table.h"
+#include "stoa/nn/moe/mixture.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/trainer.h"
+
+namespace fs = std::filesystem;
 
 namespace stoa::cli {
 
@@ -17,12 +20,13 @@ namespace {
 struct EvalArguments {
   std::string run;
   std::string checkpoint = "last";
+  bool int8 = false;
   std::string examples;  // folder
   std::int64_t count = 5;
 };
 
 Evaluation evaluate_run(LoadedRun& loaded) {
-  std::optional<Progress> progress;  // the number of samples is known from the first call on
+  std::optional<Progress> progress;  // the first call, before the first batch, tells the number of samples
   EvaluateOptions options;
   options.batch_size = loaded.recipe.train.eval_batch_size;
   options.workers = static_cast<int>(loaded.recipe.train.workers);
@@ -46,14 +50,26 @@ std::string text_of(const LoadedRun& loaded, const Metrics& metrics, const Infer
   return format("{}, step {}\n\n{}", loaded.folder.path().string(), thousands(loaded.step), text_table(rows));
 }
 
+// Reports and experiments take evaluation.json for the run as it stands, which is its newest checkpoint.
+void keep_evaluation(const LoadedRun& loaded, const Evaluation& evaluation, const InferenceSpeed& speed) {
+  const fs::path& run = loaded.folder.path();
+  const std::int64_t newest = CheckpointStore(loaded.folder.checkpoints()).steps().back();
+  if (loaded.step == newest) return write_evaluation(run, evaluation, speed, loaded.step);
+  log_info(format("{} stays as it is: it is about the newest checkpoint, step {}",
+                  (run / "evaluation.json").string(), thousands(newest)));
+}
+
 void eval_command(const Program& program, const EvalArguments& arguments) {
+  if (arguments.count < 1)
+    throw ConfigError(format("--count is {}; at least 1 example is needed", arguments.count));
   install_interrupt_handler();
   LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, true);
+  if (arguments.int8) nn::round_experts_to_int8(loaded.task->model());
   if (!arguments.examples.empty()) loaded.task->save_examples(arguments.examples, arguments.count);
   const Evaluation evaluation = evaluate_run(loaded);
   const InferenceSpeed speed =
       measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
-  write_evaluation(arguments.run, evaluation, speed, loaded.step);
+  if (!arguments.int8) keep_evaluation(loaded, evaluation, speed);
   const Json json = {
       {"run", arguments.run},
       {"step", loaded.step},
@@ -70,15 +86,18 @@ void add_eval(Program& program) {
                                   "stoa eval runs/fashion_mnist-0 --checkpoint best",
                                   [&program, arguments] { eval_command(program, *arguments); });
   command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
-  command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
+  command
+      .add_option("--checkpoint", arguments->checkpoint,
+                  "last, best, or a step; last if not given. RUN/evaluation.json, which reports show, is "
+                  "written for the newest checkpoint only")
       ->type_name("CHECKPOINT");
+  command.add_flag("--int8", arguments->int8,
+                   "experts in 8 bits (needs AVX512-VNNI or AMX); RUN/evaluation.json stays as it is");
   command
       .add_option("--save-examples", arguments->examples,
                   "also write evaluation inputs as files for `stoa predict`")
       ->type_name("DIR");
-  command.add_option("--count", arguments->count, "how many of them; 5 if not given")
-      ->type_name("N")
-      ->check(CLI::Validator(CLI::PositiveNumber).description(""));
+  command.add_option("--count", arguments->count, "how many of them; 5 if not given")->type_name("N");
 }
 
 }  // namespace stoa::cli

@@ -28,9 +28,8 @@ std::string in_one_line(std::string text) {
 
 Failure out_of_memory(const std::string& what) {
   const std::string cure =
-      "lower `train.micro_batch_size` (the update stays that of `train.batch_size`) or "
-      "`train.eval_batch_size`, "
-      "or make the model smaller; `stoa info` estimates the memory of a recipe";
+      "lower `train.micro_batch_size` (an update still takes `train.batch_size` samples) or "
+      "`train.eval_batch_size`, or make the model smaller; `stoa info` estimates the memory of a recipe";
   return {format("out of memory{}; {}", what, cure), DeviceError("").exit_code()};
 }
 

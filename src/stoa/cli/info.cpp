@@ -163,6 +163,8 @@ void list_systems(const Program& program) {
 }
 
 void info_command(const Program& program, const InfoArguments& arguments) {
+  if (arguments.source.empty() && !arguments.set.empty())
+    throw ConfigError("--set changes a recipe; name one: stoa info RECIPE --set KEY=VALUE");
   if (arguments.source.empty()) return list_systems(program);
   describe_source(program, arguments);
 }

@@ -1,6 +1,10 @@
 #include <CLI/CLI.hpp>
 
+#include "stoa/base/errors.h"
+#include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/nn/moe/mixture.h"
+#include "stoa/ops/keep_packed.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/trainer.h"
 
@@ -12,22 +16,32 @@ struct PredictArguments {
   std::string run;
   std::vector<std::string> files;
   std::string checkpoint = "last";
+  bool int8 = false;
 };
 
 void predict_command(const Program& program, const PredictArguments& arguments) {
   LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, false);
+  if (arguments.int8) nn::round_experts_to_int8(loaded.task->model());
   const AutocastScope autocast(loaded.runtime);
-  const std::vector<Prediction> predictions = loaded.task->predict(arguments.files);
+  const ops::KeepPacked keep_packed;
   Json list = Json::array();
   std::string text;
-  for (std::size_t i = 0; i < predictions.size(); ++i) {
-    Json item = {{"file", arguments.files.at(i)}};
-    item.update(predictions[i].json);
-    list.push_back(std::move(item));
-    text += predictions[i].text;
-    if (!text.ends_with('\n')) text += '\n';
+  std::vector<std::string> refusals;
+  for (const std::string& file : arguments.files) {  // one by one: a bad file takes no other's answer away
+    list.push_back({{"file", file}});
+    try {
+      const Prediction prediction = loaded.task->predict({&file, 1}).at(0);
+      list.back().update(prediction.json);
+      text += prediction.text;
+      if (!text.ends_with('\n')) text += '\n';
+    } catch (const DataError& error) {
+      list.back()["error"] = refusals.emplace_back(error.what());
+    } catch (const IoError& error) {
+      list.back()["error"] = refusals.emplace_back(error.what());
+    }
   }
-  print_result(program, {{"predictions", std::move(list)}}, text);
+  if (refusals.size() < arguments.files.size()) print_result(program, {{"predictions", list}}, text);
+  if (!refusals.empty()) throw DataError(join(refusals, "; "));
 }
 
 }  // namespace
@@ -43,6 +57,7 @@ void add_predict(Program& program) {
       ->required();
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
+  command.add_flag("--int8", arguments->int8, "experts in 8 bits (needs AVX512-VNNI or AMX)");
 }
 
 }  // namespace stoa::cli

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <charconv>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -19,19 +20,34 @@ struct TrainArguments {
   std::string out;
   std::string resume;
   std::optional<std::int64_t> step;
+  std::optional<std::string> profile;  // "" where no number of steps is given
 };
 
+/// Steps that --profile is to record.
+std::int64_t profile_steps(const std::string& text) {
+  constexpr std::int64_t kDefault = 5;
+  if (text.empty()) return kDefault;
+  std::int64_t steps = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
+  if (error != std::errc() || end != text.data() + text.size())
+    throw ConfigError(format("--profile takes a number of steps, not `{}`; name the RECIPE before it", text));
+  return steps;
+}
+
 TrainRequest request_of(const TrainArguments& arguments) {
+  TrainRequest request;
+  if (arguments.profile) request.profile = profile_steps(*arguments.profile);
   if (arguments.recipe.empty() && arguments.resume.empty())
     throw ConfigError("nothing to train: name a RECIPE, or a run to go on with (--resume RUN)");
   if (arguments.recipe.empty() && !arguments.set.empty())
-    throw ConfigError(
-        "--set changes a recipe and a resumed run keeps its own; name a RECIPE to start a run from");
+    throw ConfigError(format(
+        "--set changes a recipe and a resumed run keeps its own; to go on otherwise start a run from its "
+        "weights: stoa train RECIPE --set initial.weights={}",
+        arguments.resume));
   if (!arguments.resume.empty() && !arguments.out.empty())
     throw ConfigError("--resume goes on in the run's own folder; leave out --out");
   if (arguments.step && arguments.resume.empty())
     throw ConfigError("--step picks a checkpoint of the run to go on with; name it with --resume RUN");
-  TrainRequest request;
   if (!arguments.recipe.empty()) request.recipe = open_recipe(arguments.recipe, arguments.set);
   request.out = arguments.out;
   request.resume = arguments.resume;
@@ -42,6 +58,14 @@ TrainRequest request_of(const TrainArguments& arguments) {
 void train_command(const Program& program, const TrainArguments& arguments) {
   install_interrupt_handler();
   const TrainResult result = run_training(request_of(arguments), catalog());
+  if (result.profile) {
+    Json json = profile_json(*result.profile);
+    json["run"] = result.run.string();
+    print_result(program, json,
+                 format("{}\nThis is {}; open trace.json beside it in ui.perfetto.dev.\n",
+                        profile_text(*result.profile), (result.run / "profile" / "profile.txt").string()));
+    return;
+  }
   const Json json = {
       {"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
   print_result(
@@ -63,7 +87,18 @@ void add_train(Program& program) {
       ->type_name("DIR");
   command.add_option("--resume", arguments->resume, "go on with this run from its newest checkpoint")
       ->type_name("RUN");
-  command.add_option("--step", arguments->step, "the checkpoint to go on from")->type_name("STEP");
+  command
+      .add_option("--step", arguments->step,
+                  "with --resume: go on from the checkpoint of this step; later ones are removed")
+      ->type_name("STEP");
+  command
+      .add_option(
+          "--profile", arguments->profile,
+          format("record STEPS steps (5 if not given) after {} others and end; where time and memory go is "
+                 "printed and, with a trace for Perfetto, written to RUN/profile/",
+                 kProfileWarmUp))
+      ->type_name("[STEPS]")
+      ->expected(0, 1);
 }
 
 }  // namespace stoa::cli

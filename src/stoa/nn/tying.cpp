@@ -98,22 +98,24 @@ std::vector<Weights> tie_modules(const std::vector<Weights>& trained,
   if (trained.size() == served.size()) return trained;
   if (trained.size() == 1) return std::vector<Weights>(served.size(), trained.front());
   if (trained.empty())
-    throw ConfigError(format("the weights have no `{}`, the model has {}", list, served.size()));
+    throw ConfigError(format(
+        "the weights have no `{0}`, the model has {1}; name a relative's weights, or keep the drawn ones "
+        "with `initial.fresh` = [\"{0}\"]",
+        list, served.size()));
   const bool one_a_layer = static_cast<std::int64_t>(trained.size()) == layers;
   if (one_a_layer && std::ranges::all_of(served, [](const auto& own) { return own.size() == 1; }))
     tie = Tying::kFirst;
+  const bool each = trained.size() == count(served);  // one of every layer that has such a module at all
+  if (!each && !one_a_layer && tie != Tying::kInterpolate)
+    throw ConfigError(
+        format("the weights have {} modules `{}`, the model has {} for {} layers; only `initial.tie` = "
+               "\"interpolate\" makes the one from the other",
+               trained.size(), list, served.size(), count(served)));
   if (tie == Tying::kRefuse)
     throw ConfigError(
         format("the weights have {} modules `{}`, the model has {}; choose how layers become one with "
-               "`initial.tie`: "
-               "\"average\", \"first\" or \"interpolate\"",
+               "`initial.tie`: \"average\", \"first\" or \"interpolate\"",
                trained.size(), list, served.size()));
-  const bool each = trained.size() == count(served);  // one of every layer that has such a module at all
-  if (!each && tie != Tying::kInterpolate && !one_a_layer)
-    throw ConfigError(
-        format("the weights have {} modules `{}`, the model has {} layers of them: `initial.tie` must be "
-               "\"interpolate\" where the numbers differ",
-               trained.size(), list, layers));
   std::vector<Weights> tied;
   for (const auto& own : each ? ranks(served) : served) {
     if (tie == Tying::kAverage) tied.push_back(average(trained, own, list));

@@ -46,7 +46,7 @@ void put_modules(Weights& weights, const std::string& list, const std::vector<We
 /// From modules of `trained` layers those of a model with `layers` layers, where module j serves the layers
 /// `served[j]` (ascending, counted from 0). As many modules as there are pass unchanged, one is copied to all
 /// (nothing changes by that); otherwise `tie` decides. `list` names them in messages. Throws ConfigError
-/// where it may not or cannot.
+/// where it may not or cannot, saying what would.
 std::vector<Weights> tie_modules(const std::vector<Weights>& trained,
                                  const std::vector<std::vector<std::int64_t>>& served, std::int64_t layers,
                                  Tying tie, const std::string& list);

@@ -135,6 +135,7 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
   plan.batch_size = options.batch_size;
   plan.workers = options.workers;
   const std::int64_t total = data(test_).size();
+  if (options.progress) options.progress(0, total);
   auto batches = test_image_batches(test_, data_, plan);
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     const auto output = model_->classify(batch["images"].to(device));

@@ -77,9 +77,11 @@ void RuntimeOptions::visit(FieldVisitor& v) {
 void RuntimeOptions::validate() const {
   if (!parse_device(device))
     throw ConfigError(format(
-        "device is \"{}\"; it must be \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with N from 0", device));
+        "`runtime.device` is \"{}\"; it must be \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with N from 0",
+        device));
   if (threads < 0 || threads > kMostThreads)
-    throw ConfigError(format("threads is {}; it must be 0 (every core) to {}", threads, kMostThreads));
+    throw ConfigError(
+        format("`runtime.threads` is {}; it must be 0 (every core) to {}", threads, kMostThreads));
 }
 
 void configure_allocator() {

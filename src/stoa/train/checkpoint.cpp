@@ -212,7 +212,9 @@ Checkpoint CheckpointStore::load(std::int64_t step, bool weights_only) const {
     for (auto earlier = all.rbegin(); earlier != all.rend(); ++earlier)
       if (*earlier < step && is_intact(step_folder(folder_, *earlier)))
         throw DataError(
-            format("{}; the checkpoint of step {} is intact, use that one", error.what(), *earlier));
+            format("{0}; the checkpoint of step {1} is intact: take it with --step {1} (train) or "
+                   "--checkpoint {1} (eval, predict)",
+                   error.what(), *earlier));
     throw DataError(format("{}; no earlier checkpoint is intact, start a new run", error.what()));
   }
 }

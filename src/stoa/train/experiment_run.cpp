@@ -38,18 +38,12 @@ Config planned_recipe(const Experiment& experiment, const ExperimentRow& row, st
   return recipe;
 }
 
-// Whether the run's last evaluation is that of its last step.
-bool is_done(const fs::path& folder, const Json& info) {
-  const fs::path file = folder / "evaluation.json";
-  return fs::exists(file) &&
-         read_json(file).value("step", std::int64_t{-1}) == info.value("steps", std::int64_t{0});
-}
-
 // Throws where the folder holds a run of another recipe.
 RunState state_of(const fs::path& folder, Recipe& recipe) {
   if (!fs::exists(folder / "recipe.toml")) return RunState::kMissing;
   const RunFolder run = RunFolder::resume(folder, &recipe);
-  return is_done(folder, run.info()) ? RunState::kDone : RunState::kInterrupted;
+  const bool measured_at_its_end = run.evaluated_step() == run.info().value("steps", std::int64_t{0});
+  return measured_at_its_end ? RunState::kDone : RunState::kInterrupted;
 }
 
 PlannedRun plan_run(const Experiment& experiment, std::size_t row, std::int64_t seed, const fs::path& file,
@@ -92,7 +86,12 @@ void do_missing(const std::vector<PlannedRun>& runs, const fs::path& file, const
     TrainRequest request;
     request.recipe = run.recipe;
     (run.state == RunState::kMissing ? request.out : request.resume) = run.folder;
-    run_training(request, catalog);
+    try {
+      run_training(request, catalog);
+    } catch (const Interrupted&) {
+      throw Interrupted(format("{}: stopped in run {} of {}, {}; the same command goes on", file.string(),
+                               number, runs.size(), run.name));
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "stoa/base/files.h"
+#include "stoa/ops/keep_packed.h"
 #include "stoa/train/trainer.h"
 
 namespace stoa {
@@ -39,6 +40,7 @@ InferenceSpeed measure_inference(Task& task, const Runtime& runtime, std::int64_
   task.model().eval();
   const at::NoGradGuard no_gradients;
   const AutocastScope autocast(runtime);
+  const ops::KeepPacked keep_packed;
   InferenceSpeed speed;
   const double batch = median_seconds(task, task.example(batch_size).to(runtime.device), runtime.device);
   speed.samples_per_second = static_cast<double>(batch_size) / batch;

@@ -10,6 +10,7 @@
 #include "stoa/tensor/safetensors.h"
 #include "stoa/train/checkpoint.h"
 #include "stoa/train/run_folder.h"
+#include "stoa/train/similar.h"
 
 namespace stoa {
 
@@ -40,10 +41,13 @@ std::int64_t named_step(const CheckpointStore& store, const std::string& run, co
 StoredWeights read_weights(const InitialOptions& options) {
   const fs::path path = options.weights;
   if (fs::is_directory(path)) return read_run_weights(path, options.checkpoint);
-  if (!fs::exists(path))
-    throw ConfigError(
-        format("`initial.weights` is \"{}\", which does not exist; name a run folder or a safetensors file",
-               options.weights));
+  if (!fs::exists(path)) {
+    const std::string near = similar_path(path, [](const fs::path& p) {
+      return p.extension() == ".safetensors" || fs::exists(p / "recipe.toml");
+    });
+    throw ConfigError(format("`initial.weights` is \"{}\", which does not exist{}", options.weights,
+                             near.empty() ? "; name a run folder or a safetensors file" : near));
+  }
   return {load_safetensors(path).tensors, options.weights};
 }
 
@@ -90,8 +94,10 @@ void InitialOptions::visit(FieldVisitor& v) {
 void InitialOptions::validate() const {
   if (weights.empty() && (!fresh.empty() || adapt.upcycle || adapt.tie != nn::Tying::kRefuse))
     throw ConfigError(
-        "`initial.weights` is not set, but other keys of [initial] are; name a run folder or a safetensors "
-        "file");
+        format("`initial.{}` is set, but `initial.weights` is not; name a run folder or a safetensors file",
+               !fresh.empty()  ? "fresh"
+               : adapt.upcycle ? "upcycle"
+                               : "tie"));
 }
 
 StoredWeights read_run_weights(const fs::path& run, const std::string& checkpoint) {

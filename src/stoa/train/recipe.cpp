@@ -70,8 +70,10 @@ void TrainOptions::visit(FieldVisitor& v) {
   v.field("ema", ema, "decay of the averaged weights that are evaluated, e.g. 0.999; 0 keeps none");
   v.field("log_every", log_every, "steps between lines of metrics.jsonl");
   v.field("eval_every", eval_every, "steps between evaluations; 0 evaluates once, at the end");
-  v.field("eval_batch_size", eval_batch_size,
-          "samples per forward pass of an evaluation; the result does not depend on it");
+  v.field(
+      "eval_batch_size", eval_batch_size,
+      "samples per forward pass of an evaluation; matters only to models that look at a whole batch there "
+      "(capacities in evaluation, expert choice)");
   v.field("workers", workers, "threads that prepare batches; 0 prepares them between the steps");
 }
 

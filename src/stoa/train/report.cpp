@@ -59,7 +59,8 @@ std::string run_section(const RunRecord& run, std::size_t index, bool alone) {
 
 }  // namespace
 
-void write_report(const std::vector<std::filesystem::path>& runs, const std::filesystem::path& html) {
+std::vector<std::vector<std::string>> write_report(const std::vector<std::filesystem::path>& runs,
+                                                   const std::filesystem::path& html) {
   if (runs.empty()) throw ConfigError("a report needs at least one run; name the folder of one");
   std::vector<RunRecord> records;
   for (const auto& folder : runs) records.push_back(read_run(folder));
@@ -71,6 +72,7 @@ void write_report(const std::vector<std::filesystem::path>& runs, const std::fil
                         "Made by <code>stoa report</code>. Everything on this page is inside this one file.");
   const std::string title = alone ? records.front().title : format("{} runs side by side", records.size());
   write_file_atomically(html, html::page(title + " · Stoa", body));
+  return report::runs_rows(records);
 }
 
 }  // namespace stoa

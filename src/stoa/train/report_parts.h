@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "stoa/train/run_record.h"
 
@@ -13,6 +14,9 @@ std::string spoken(const std::string& name);
 
 /// Recipes, sizes, results and speeds: one column a run.
 std::string runs_table(std::span<const RunRecord> runs);
+
+/// The same as rows of plain text: headings, then one row a value; a row of one cell heads those below it.
+std::vector<std::vector<std::string>> runs_rows(std::span<const RunRecord> runs);
 
 /// Parameters, multiply-accumulates and activations of a run's model by part; empty where run.json does not
 /// say.

@@ -36,12 +36,18 @@ constexpr std::array kReadings = {
             "Load balance loss by depth, without its weight: 1 where all experts take equal shares, more "
             "where some take "
             "more."},
-    Reading{"norm1.spread", "Spread of the norms before attention", "column",
-            "Mean squared difference of each layer's norm weights from those of all layers: what a depth has of "
-            "its own where the rest is shared."},
-    Reading{"norm2.spread", "Spread of the norms before perceptrons and mixtures", "column",
-            "The same of the norms in front of the perceptron or mixture: what lets a shared router tell depths "
-            "apart."},
+    Reading{"router.imbalance", "Largest share of an expert", "column",
+            "Share of the assignments that the busiest expert got, times the number of experts, by depth: 1 "
+            "where all "
+            "get equal shares."},
+    Reading{
+        "norm1.spread", "Spread of the norms before attention", "column",
+        "Mean squared difference of each layer's norm weights from those of all layers: what a depth has of "
+        "its own where the rest is shared."},
+    Reading{
+        "norm2.spread", "Spread of the norms before perceptrons and mixtures", "column",
+        "The same of the norms in front of the perceptron or mixture: what lets a shared router tell depths "
+        "apart."},
 };
 
 Reading reading_of(const std::string& name) {

@@ -11,15 +11,15 @@ namespace stoa::report {
 
 namespace {
 
-using Shown = std::function<std::string(const RunRecord&)>;  // empty where the run does not know
+using Shown = std::function<std::string(const RunRecord&)>;  // plain text, empty where the run does not know
 
 std::string text_at(const RunRecord& run, const char* table, const char* key) {
   const Json* value =
       run.recipe.contains(table) && run.recipe[table].contains(key) ? &run.recipe[table][key] : nullptr;
   if (value == nullptr) return "";
-  return html::escape(value->is_string()   ? value->get<std::string>()
-                      : value->is_number() ? html::number(value->get<double>())
-                                           : value->dump());
+  return value->is_string()   ? value->get<std::string>()
+         : value->is_number() ? html::number(value->get<double>())
+                              : value->dump();
 }
 
 // A value of the run, formatted.
@@ -72,7 +72,7 @@ std::vector<Group> groups(std::span<const RunRecord> runs) {
   };
   Group results{"Evaluation", {}};
   for (const auto& name : metric_names(runs))
-    results.rows.emplace_back(html::escape(spoken(name)), shows("eval." + name, metric));
+    results.rows.emplace_back(spoken(name), shows("eval." + name, metric));
   return {results,
           {"Speed",
            {{"Inference, samples a second", shows("speed.samples_per_second", html::number)},
@@ -81,7 +81,7 @@ std::vector<Group> groups(std::span<const RunRecord> runs) {
             {"Peak memory", shows("peak_memory", bytes)}}},
           {"Model",
            {{"Name", [](const RunRecord& run) { return text_at(run, "model", "name"); }},
-            {"Input", [](const RunRecord& run) { return html::escape(run.info.value("input", "")); }},
+            {"Input", [](const RunRecord& run) { return run.info.value("input", ""); }},
             {"Parameters", shows("parameters", html::number)},
             {"Multiply-accumulates a sample", shows("macs", html::si_number)},
             {"Activations kept a sample", shows("activations", html::si_number)}}},
@@ -93,11 +93,13 @@ std::vector<Group> groups(std::span<const RunRecord> runs) {
             {"Time", shows("seconds", duration)}}}};
 }
 
-// The rows that at least one run can fill.
-std::vector<html::Row> known_rows(const Group& group, std::span<const RunRecord> runs) {
-  std::vector<html::Row> known;
+using TextRow = std::vector<std::string>;
+
+// The rows that at least one run can fill, as plain text.
+std::vector<TextRow> known_rows(const Group& group, std::span<const RunRecord> runs) {
+  std::vector<TextRow> known;
   for (const auto& [title, shown] : group.rows) {
-    html::Row row = {title};
+    TextRow row = {title};
     for (const auto& run : runs) row.push_back(shown(run));
     if (std::all_of(row.begin() + 1, row.end(), [](const auto& cell) { return cell.empty(); })) continue;
     for (auto& cell : row)
@@ -109,6 +111,18 @@ std::vector<html::Row> known_rows(const Group& group, std::span<const RunRecord>
 
 }  // namespace
 
+std::vector<TextRow> runs_rows(std::span<const RunRecord> runs) {
+  std::vector<TextRow> all = {{""}};
+  for (const auto& run : runs) all.front().push_back(run.title);
+  for (const auto& group : groups(runs)) {
+    const auto rows = known_rows(group, runs);
+    if (rows.empty()) continue;
+    all.push_back({group.title});
+    all.insert(all.end(), rows.begin(), rows.end());
+  }
+  return all;
+}
+
 std::string runs_table(std::span<const RunRecord> runs) {
   html::Row headings = {""};
   for (std::size_t i = 0; i < runs.size(); ++i)
@@ -117,8 +131,9 @@ std::string runs_table(std::span<const RunRecord> runs) {
   std::vector<html::Row> all;
   std::string facts;
   for (const auto& group : groups(runs)) {
-    const auto rows = known_rows(group, runs);
+    auto rows = known_rows(group, runs);
     if (rows.empty()) continue;
+    for (auto& row : rows) std::ranges::transform(row, row.begin(), html::escape);
     facts += html::table({group.title, ""}, rows);
     all.push_back({group.title});
     all.insert(all.end(), rows.begin(), rows.end());

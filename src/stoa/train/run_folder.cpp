@@ -4,6 +4,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/train/similar.h"
 
 namespace stoa {
 
@@ -13,6 +14,7 @@ namespace {
 
 constexpr const char* kRecipe = "recipe.toml";
 constexpr const char* kInfo = "run.json";
+constexpr const char* kEvaluation = "evaluation.json";
 constexpr const char* kLock = ".lock";
 
 bool is_run(const fs::path& path) {
@@ -67,10 +69,12 @@ RunFolder RunFolder::create(const fs::path& path, Recipe& recipe) {
 }
 
 RunFolder RunFolder::open(const fs::path& path) {
-  if (!is_run(path))
-    throw ConfigError(format("{} is not the folder of a run: it {}; name a folder that `stoa train` made",
-                             path.string(),
-                             fs::exists(path) ? format("has no {}", kRecipe) : "does not exist"));
+  if (!is_run(path)) {
+    const std::string near = fs::exists(path) ? "" : similar_path(path, is_run);
+    throw ConfigError(format("{} is not the folder of a run: it {}{}", path.string(),
+                             fs::exists(path) ? format("has no {}", kRecipe) : "does not exist",
+                             near.empty() ? "; name a folder that `stoa train` made" : near));
+  }
   return RunFolder(path);
 }
 
@@ -80,7 +84,9 @@ RunFolder RunFolder::resume(const fs::path& path, Recipe* recipe) {
   if (recipe == nullptr) return folder;
   if (const auto difference = first_difference(folder.recipe().values(), recipe->resolved()))
     throw ConfigError(
-        format("{} is a run of another recipe: {}; resume it without naming a recipe, or start a new run",
+        format("{0} is a run of another recipe: {1}; resume it without naming a recipe, or start a new run "
+               "(from its "
+               "weights: --set initial.weights={0})",
                path.string(), *difference));
   return folder;
 }
@@ -94,6 +100,11 @@ void RunFolder::abandon() {
 
 Config RunFolder::recipe() const {
   return Config::from_file(path_ / kRecipe);
+}
+
+std::int64_t RunFolder::evaluated_step() const {
+  return fs::exists(path_ / kEvaluation) ? read_json(path_ / kEvaluation).value("step", std::int64_t{-1})
+                                         : -1;
 }
 
 Json RunFolder::info() const {

@@ -31,6 +31,8 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   Config recipe() const;
+  /// Step of the checkpoint that evaluation.json is about, -1 where there is no such file.
+  std::int64_t evaluated_step() const;
   Json info() const;                    ///< run.json, an empty object where there is none yet
   void write_info(const Json& info) const;
 

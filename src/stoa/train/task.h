@@ -39,7 +39,8 @@ struct EvaluateOptions {
   std::int64_t batch_size = 256;
   int workers = 0;
   bool exhibits = false;                 ///< also make what a report shows
-  std::function<void(std::int64_t done, std::int64_t total)> progress;  ///< called now and then; may be empty
+  /// Called with 0 done before the first batch, then now and then; may be empty.
+  std::function<void(std::int64_t done, std::int64_t total)> progress;
 };
 
 struct Evaluation {
@@ -70,7 +71,8 @@ class Task {
   /// The loss of a batch, in the model's present mode. The batch is on the model's device.
   virtual LossResult loss(const Batch& batch, const StepContext& context) = 0;
 
-  /// Metrics over the evaluation data, the model in evaluation mode, no gradients. Does not depend on the batch size.
+  /// Metrics over the evaluation data, the model in evaluation mode, no gradients. Depends on the batch size only where the
+  /// model looks at a whole batch in evaluation too (capacities, expert choice).
   virtual Evaluation evaluate(const EvaluateOptions& options) = 0;
   /// The metric that says which checkpoint is best, and whether more of it is better.
   virtual std::string primary_metric() const = 0;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -15,8 +16,8 @@
 #include "stoa/base/text.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/optim/average.h"
-#include "stoa/optim/clip.h"
 #include "stoa/train/events.h"
+#include "stoa/train/phase_scope.h"
 #include "stoa/train/training_step.h"
 
 namespace stoa {
@@ -69,6 +70,7 @@ class Training {
   }
 
   TrainResult run();
+  TrainResult profile(std::int64_t recorded);
 
  private:
   std::uint64_t seed(SeedPurpose purpose) const {
@@ -80,9 +82,10 @@ class Training {
   }
 
   void restore(const Checkpoint& from);
+  void open_batches(const std::string& label, std::int64_t steps);
+  ProfiledRun profiled_run(double step_ms) const;
   void update();
   BatchOutcome forward_and_backward(const Batch& batch, bool statistics);
-  double clip() const;
   std::string last_good() const;
   void require_finite(const BatchOutcome& outcome, double gradient_norm) const;
   void write_line(const BatchOutcome& outcome, double lr, double gradient_norm);
@@ -128,18 +131,12 @@ void Training::restore(const Checkpoint& from) {
 }
 
 TrainResult Training::run() {
-  if (done_ == steps_ && evaluated_ == steps_ &&
-      std::filesystem::exists(folder_.path() / "evaluation.json")) {
+  if (done_ == steps_ && evaluated_ == steps_ && folder_.evaluated_step() == steps_) {
     log_info(format("{} has done all its {} steps already", folder_.path().string(), thousands(steps_)));
     return {folder_.path(), steps_, metrics_};
   }
   task_.model().train();
-  if (done_ < steps_) {
-    batches_ = task_.train_batches({recipe_.train.batch_size, static_cast<std::uint64_t>(recipe_.train.seed),
-                                    done_, static_cast<int>(recipe_.train.workers)});
-    progress_ = std::make_unique<Progress>("training", "steps", steps_);
-    progress_->start_at(done_);
-  }
+  if (done_ < steps_) open_batches("training", steps_);
   while (true) {
     if (due(recipe_.train.eval_every) && evaluated_ != done_) evaluate();
     if (due(recipe_.checkpoint.every) && unsaved_) save();
@@ -154,19 +151,79 @@ TrainResult Training::run() {
   return {folder_.path(), steps_, metrics_};
 }
 
+/// The data from the present step on, and a line that counts up to `steps`.
+void Training::open_batches(const std::string& label, std::int64_t steps) {
+  batches_ = task_.train_batches({recipe_.train.batch_size, static_cast<std::uint64_t>(recipe_.train.seed),
+                                  done_, static_cast<int>(recipe_.train.workers)});
+  progress_ = std::make_unique<Progress>(label, "steps", steps);
+  progress_->start_at(done_);
+}
+
+TrainResult Training::profile(std::int64_t recorded) {
+  task_.model().train();
+  const std::int64_t last = kProfileWarmUp + recorded;
+  open_batches("profiling", last);
+  std::optional<ProfileRecorder> recorder;
+  double unrecorded = 0;  // seconds of the faster of the last two steps of the warm-up
+  while (done_ < last) {
+    if (interrupted()) throw Interrupted("stopped before the profile was complete; nothing was written");
+    if (done_ == kProfileWarmUp) recorder.emplace(runtime_.device);
+    const double before = seconds_;
+    {
+      const nn::PartScope step(kStepName);
+      update();
+    }
+    const double seconds = seconds_ - before;
+    if (done_ == kProfileWarmUp - 1) unrecorded = seconds;
+    if (done_ == kProfileWarmUp) unrecorded = std::min(unrecorded, seconds);
+  }
+  const Recording recording = recorder->stop();
+  batches_.reset();
+  progress_->finish();
+  TrainResult result{folder_.path(), done_, {}, summarize(recording, profiled_run(1e3 * unrecorded))};
+  write_profile(folder_.path() / "profile", *result.profile, recording);
+  return result;
+}
+
+ProfiledRun Training::profiled_run(double step_ms) const {
+  ProfiledRun run;
+  run.title = recipe_.title;
+  run.samples = recipe_.train.batch_size;
+  run.macs = task_.describe().macs();
+  run.step_ms = step_ms;
+  run.device = runtime_.device.str();
+  run.precision = runtime_.bf16 ? "bf16" : "fp32";
+  run.threads = runtime_.threads;
+  run.cores = available_cores();
+  run.workers = recipe_.train.workers;
+  run.peak_memory = peak_memory();
+  run.bf16_is_slow = runtime_.bf16 && runtime_.device.is_cpu() && !cpu_has_bf16();
+  getloadavg(&run.load, 1);
+  return run;
+}
+
 void Training::update() {
   const auto start = Clock::now();
   const TrainOptions& options = recipe_.train;
-  const Batch batch = batches_->next();
+  const Batch batch = [&] {
+    const PhaseScope phase(Phase::kData);
+    return batches_->next();
+  }();
   at::manual_seed(seed(kStep));
   optimizer_->zero_grad();
   const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
   const auto outcome = forward_and_backward(batch, line);
-  const double norm = clip();
-  require_finite(outcome, norm);
+  const auto scale = [&] {
+    const PhaseScope phase(Phase::kClip);
+    return optimizer_->clipping(options.clip_norm, options.clip == ClipKind::kTensor);
+  }();
+  require_finite(outcome, scale.norm);
   const double lr = optim::learning_rate(recipe_.schedule, recipe_.optimizer.lr, done_, steps_);
-  optimizer_->step(lr);
-  if (average_) average_->update();
+  {
+    const PhaseScope phase(Phase::kOptimizer);
+    optimizer_->step(lr, scale);
+    if (average_) average_->update();
+  }
   ++done_;
   unsaved_ = true;
   means_.add(outcome.losses);
@@ -175,7 +232,7 @@ void Training::update() {
   seconds_ += seconds;
   line_seconds_ += seconds;
   line_samples_ += batch.samples;
-  if (line) write_line(outcome, lr, norm);
+  if (line) write_line(outcome, lr, scale.norm);
   progress_->update(done_, detail(outcome));
   if (done_ == steps_) {
     batches_.reset();
@@ -195,13 +252,6 @@ std::string Training::last_good() const {
   const auto kept = store_.steps();
   if (kept.empty()) return "there is no checkpoint yet";
   return format("the last good checkpoint is {}", (folder_.checkpoints() / format("step-{}", kept.back())).string());
-}
-
-double Training::clip() const {
-  const double limit = recipe_.train.clip_norm;
-  if (limit == 0) return optim::gradient_norm(optimizer_->parameters());
-  return recipe_.train.clip == ClipKind::kGlobal ? optim::clip_global_norm(optimizer_->parameters(), limit)
-                                                 : optim::clip_each_norm(optimizer_->parameters(), limit);
 }
 
 void Training::require_finite(const BatchOutcome& outcome, double gradient_norm) const {
@@ -308,6 +358,20 @@ TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& 
                   const std::optional<Checkpoint>& from) {
   task.model().to(runtime.device);
   return Training(recipe, task, folder, runtime, from).run();
+}
+
+TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
+                             std::int64_t steps) {
+  constexpr std::int64_t kMost = 100;  // a recording holds some thousand events a step
+  if (steps < 1 || steps > kMost)
+    throw ConfigError(format("a profile of {} steps; from 1 to {} are needed", steps, kMost));
+  const std::int64_t all = total_steps(recipe.train, task.train_samples());
+  if (all < kProfileWarmUp + steps)
+    throw ConfigError(format(
+        "a profile of {} steps takes {} that warm up and trains {} in all; the recipe trains {}: set `train.steps` higher",
+        steps, kProfileWarmUp, kProfileWarmUp + steps, all));
+  task.model().to(runtime.device);
+  return Training(recipe, task, folder, runtime, std::nullopt).profile(steps);
 }
 
 }  // namespace stoa

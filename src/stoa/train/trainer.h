@@ -7,6 +7,7 @@
 
 #include "stoa/tensor/runtime.h"
 #include "stoa/train/checkpoint.h"
+#include "stoa/train/profile.h"
 #include "stoa/train/recipe.h"
 #include "stoa/train/run_folder.h"
 #include "stoa/train/task.h"
@@ -18,6 +19,7 @@ struct TrainResult {
   std::filesystem::path run;
   std::int64_t steps = 0;
   Metrics metrics;  ///< of the final evaluation
+  std::optional<Profile> profile = {};  ///< where that is what was asked for; there are no metrics then
 };
 
 /// Trains `task` as `recipe` says, from `from` where given, writing into `folder`: per step the learning rate, forward and
@@ -27,12 +29,17 @@ struct TrainResult {
 /// loss or gradient is not finite.
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime, const std::optional<Checkpoint>& from);
 
+/// The first steps of train(), kProfileWarmUp and then `steps` that are recorded, without evaluation and checkpoint: writes
+/// profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100 or the recipe trains fewer in all.
+TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime, std::int64_t steps);
+
 /// What `stoa train` and `stoa experiment` ask for.
 struct TrainRequest {
   std::optional<Config> recipe;                  ///< absent when a run is resumed by its folder alone
   std::filesystem::path out;                     ///< run folder; empty picks runs/NAME-SEED (with a number where taken)
   std::filesystem::path resume;                  ///< a run to go on with
   std::optional<std::int64_t> resume_step;       ///< its checkpoint; absent takes the newest
+  std::optional<std::int64_t> profile = {};      ///< records this many steps of a new run and ends
 };
 
 /// Builds everything a request names and trains.

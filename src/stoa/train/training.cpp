@@ -16,9 +16,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The first of runs/NAME-SEED, runs/NAME-SEED-2 ... that does not exist; NAME is the recipe file's.
-fs::path free_folder(const Config& config, const Recipe& recipe) {
-  const std::string name = format("{}-{}", fs::path(config.name()).stem().string(), recipe.train.seed);
+/// The first of runs/NAME-SEED, runs/NAME-SEED-2 ... that does not exist; NAME is the recipe file's. A profile leaves these
+/// to trained runs and takes runs/NAME-SEED-profile.
+fs::path free_folder(const Config& config, const Recipe& recipe, bool profile) {
+  const std::string name = format("{}-{}{}", fs::path(config.name()).stem().string(), recipe.train.seed,
+                                  profile ? "-profile" : "");
   fs::path path = fs::path("runs") / name;
   for (int number = 2; fs::exists(path); ++number) path = fs::path("runs") / format("{}-{}", name, number);
   return path;
@@ -62,7 +64,9 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   total_steps(recipe.train, 1);  // where no length is set, that is said before the data are opened
   const Runtime runtime = configure_runtime(recipe.runtime);
   RunFolder folder =
-      RunFolder::create(request.out.empty() ? free_folder(*request.recipe, recipe) : request.out, recipe);
+      RunFolder::create(request.out.empty() ? free_folder(*request.recipe, recipe, request.profile.has_value())
+                                            : request.out,
+                        recipe);
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr);
@@ -75,7 +79,8 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   log_info(format("{}: {} parameters, {} training samples", folder.path().string(),
                   thousands(task->describe().parameters()), thousands(task->train_samples())));
   try {
-    return train(recipe, *task, folder, runtime, std::nullopt);
+    return request.profile ? profile_training(recipe, *task, folder, runtime, *request.profile)
+                           : train(recipe, *task, folder, runtime, std::nullopt);
   } catch (const ConfigError&) {  // what only a first step can find; a mended recipe may use the same folder
     if (CheckpointStore(folder.checkpoints()).steps().empty()) folder.abandon();
     throw;
@@ -109,6 +114,10 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
 }  // namespace
 
 TrainResult run_training(const TrainRequest& request, const Catalog& catalog) {
+  if (request.profile && !request.resume.empty())
+    throw ConfigError(
+        "a profile is made of a new run; leave out --resume, and start from trained weights with "
+        "--set initial.weights=RUN");
   return request.resume.empty() ? start(request, catalog) : go_on(request, catalog);
 }
 

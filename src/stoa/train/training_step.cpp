@@ -8,6 +8,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/train/phase_scope.h"
 
 namespace stoa {
 namespace {
@@ -79,12 +80,16 @@ std::vector<Batch> cut(const Batch& batch, std::int64_t size) {
 void run_piece(Task& task, const Batch& piece, double share, const StepContext& context,
                const Runtime& runtime, bool statistics, Gathered& gathered) {
   const auto result = [&] {
+    const PhaseScope phase(Phase::kForward);
     const AutocastScope autocast(runtime);
     return task.loss(piece.to(runtime.device), context);
   }();
   at::Tensor objective = result.loss;
   for (const auto& side : result.side.losses) objective = objective + side.value;
-  (objective * share).backward();
+  {
+    const PhaseScope phase(Phase::kBackward);
+    (objective * share).backward();
+  }
   gathered.add(result, share, statistics);
 }
 

@@ -158,7 +158,7 @@ TEST(OpenImageDataset, ValidatesTheOptions) {
   options.format = ImageFormat::kSynthetic;
   options.channels = 7;
   STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([&] { open_image_dataset(options, Split::kTrain); }),
-                       "data.channels = 7");
+                       "`data.channels` is 7");
 }
 
 TEST(OpenImageDataset, KeepsTheCifarJpegsInMemory) {

@@ -55,28 +55,28 @@ TEST(ImageDataOptions, WrittenAndReadAgainAreTheSame) {
 
 TEST(ImageDataOptions, NameTheFieldThatIsWrong) {
   STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([] { read(""); }), "data.path");
-  STOA_EXPECT_CONTAINS(refusal("image_size = 0"), "data.image_size = 0: must be within 1 to 16384");
-  STOA_EXPECT_CONTAINS(refusal("channels = 2"), "data.channels = 2: must be 1 (gray) or 3 (RGB)");
-  STOA_EXPECT_CONTAINS(refusal("classes = 0"), "data.classes = 0");
-  STOA_EXPECT_CONTAINS(refusal("train_limit = -1"), "data.train_limit = -1");
-  STOA_EXPECT_CONTAINS(refusal("test_limit = -1"), "data.test_limit = -1");
+  STOA_EXPECT_CONTAINS(refusal("image_size = 0"), "`data.image_size` is 0; it must be within 1 to 16384");
+  STOA_EXPECT_CONTAINS(refusal("channels = 2"), "`data.channels` is 2; it must be 1 (gray) or 3 (RGB)");
+  STOA_EXPECT_CONTAINS(refusal("classes = 0"), "`data.classes` is 0");
+  STOA_EXPECT_CONTAINS(refusal("train_limit = -1"), "`data.train_limit` is -1");
+  STOA_EXPECT_CONTAINS(refusal("test_limit = -1"), "`data.test_limit` is -1");
   STOA_EXPECT_CONTAINS(refusal("mean = [0.5, 0.5]"),
-                       "data.mean = [0.5, 0.5]: must be one value, or one per channel");
-  STOA_EXPECT_CONTAINS(refusal("deviation = [0.0]"), "data.deviation = [0]: must be positive");
+                       "`data.mean` is [0.5, 0.5]; it must be one value, or one per channel");
+  STOA_EXPECT_CONTAINS(refusal("deviation = [0.0]"), "`data.deviation` is [0]; it must be positive");
 }
 
 TEST(AugmentOptions, NameTheFieldThatIsWrong) {
-  STOA_EXPECT_CONTAINS(refusal("augment.crop_area = [0.5, 0.2]"), "data.augment.crop_area = [0.5, 0.2]");
-  STOA_EXPECT_CONTAINS(refusal("augment.crop_area = [0.5]"), "data.augment.crop_area = [0.5]");
+  STOA_EXPECT_CONTAINS(refusal("augment.crop_area = [0.5, 0.2]"), "`data.augment.crop_area` is [0.5, 0.2]");
+  STOA_EXPECT_CONTAINS(refusal("augment.crop_area = [0.5]"), "`data.augment.crop_area` is [0.5]");
   STOA_EXPECT_CONTAINS(refusal("augment.crop_aspect = [0.0, 1.0]"), "data.augment.crop_aspect");
-  STOA_EXPECT_CONTAINS(refusal("augment.crop_padding = -1"), "data.augment.crop_padding = -1");
+  STOA_EXPECT_CONTAINS(refusal("augment.crop_padding = -1"), "`data.augment.crop_padding` is -1");
   STOA_EXPECT_CONTAINS(refusal("augment.randaugment_operations = -2"),
-                       "data.augment.randaugment_operations = -2");
+                       "`data.augment.randaugment_operations` is -2");
   STOA_EXPECT_CONTAINS(refusal("augment.randaugment_magnitude = 31"),
-                       "data.augment.randaugment_magnitude = 31");
-  STOA_EXPECT_CONTAINS(refusal("augment.erasing = 1.5"), "data.augment.erasing = 1.5");
-  STOA_EXPECT_CONTAINS(refusal("augment.mixup = -0.1"), "data.augment.mixup = -0.1");
-  STOA_EXPECT_CONTAINS(refusal("augment.cutmix = nan"), "data.augment.cutmix = nan");
+                       "`data.augment.randaugment_magnitude` is 31");
+  STOA_EXPECT_CONTAINS(refusal("augment.erasing = 1.5"), "`data.augment.erasing` is 1.5");
+  STOA_EXPECT_CONTAINS(refusal("augment.mixup = -0.1"), "`data.augment.mixup` is -0.1");
+  STOA_EXPECT_CONTAINS(refusal("augment.cutmix = nan"), "`data.augment.cutmix` is nan");
 }
 
 TEST(ImageDataOptions, SyntheticImagesNeedNoPath) {

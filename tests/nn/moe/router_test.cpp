@@ -196,7 +196,7 @@ TEST(RouterCapacity, OfZeroIsRefused) {
       return options;
     }());
   });
-  STOA_EXPECT_CONTAINS(message, "`router.capacity_factor`");
+  STOA_EXPECT_CONTAINS(message, "the capacity factor 0.6 (the router's `capacity_factor`");
 }
 
 TEST(RouterCapacity, OfOneIsRefusedWhereTheFirstSlotIsReserved) {
@@ -236,6 +236,18 @@ TEST(RouterCapacity, EvaluationDropsNothingByDefault) {
   EXPECT_EQ(run(logits, options, /*training=*/false).statistics.drop_rate.item<double>(), 0);
   options.eval_capacity_factor = 0.8;
   EXPECT_GT(run(logits, options, /*training=*/false).statistics.drop_rate.item<double>(), 0);
+}
+
+TEST(RouterCapacity, InEvaluationMayBeThatOfTraining) {
+  const auto logits = rows({{2, 1, 0}, {2, 1, 0}, {2, 1, 0}, {2, 1, 0}});
+  RouterOptions options;
+  options.experts = 3;
+  options.eval_capacity_factor = -1;
+  for (const double factor : {0.8, 1.2, 1.5, 0.0}) {  // the last two drop nothing
+    options.capacity_factor = factor;
+    EXPECT_EQ(run(logits, options, /*training=*/false).statistics.drop_rate.item<double>(),
+              run(logits, options, /*training=*/true).statistics.drop_rate.item<double>());
+  }
 }
 
 // Orders of filling, two slots an expert: first choices are experts 0, 0, 1 with .6, .9, .7

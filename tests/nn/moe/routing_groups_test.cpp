@@ -224,6 +224,12 @@ TEST_F(RoutingLosses, StatisticsAreByDepthAndDetached) {
   EXPECT_TRUE(at::equal(find(outputs.statistics, "router.entropy"), at::tensor({.5, .5}, at::kDouble)));
 }
 
+TEST_F(RoutingLosses, ImbalanceIsTheLargestShareTimesTheExperts) {
+  // all to one of two experts, then equal shares
+  EXPECT_TRUE(at::equal(find(routing_outputs(calls, options).statistics, "router.imbalance"),
+                        at::tensor({2., 1.}, at::kDouble)));
+}
+
 // V-MoE's losses against plain loops over the definitions of widenet.md 2.4, groups averaged.
 
 // (sd / mean)^2 with the population's deviation
@@ -325,11 +331,20 @@ TEST(RouterOptions, EveryBadValueIsNamed) {
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.capacity_factor = NAN; }), "`router.capacity_factor` is nan");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.eval_capacity_factor = INFINITY; }),
                        "`router.eval_capacity_factor` is inf");
+  STOA_EXPECT_CONTAINS(refusal([](O& o) { o.eval_capacity_factor = -0.5; }),
+                       "`router.eval_capacity_factor` is -0.5; a finite number of at least 0, or -1");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.noise = -1; }), "`router.noise`");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.balance_weight = -0.01; }), "`router.balance_weight` is -0.01");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.z_weight = NAN; }), "`router.z_weight`");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.importance_weight = -1; }), "`router.importance_weight`");
   STOA_EXPECT_CONTAINS(refusal([](O& o) { o.load_weight = -1; }), "`router.load_weight`");
+}
+
+TEST(RouterOptions, AreNamedAsKeysOfTheirTable) {
+  RouterOptions options;
+  options.top_k = 9;
+  STOA_EXPECT_CONTAINS(stoa::test::thrown<ConfigError>([&] { options.validate("model.router"); }),
+                       "`model.router.top_k` is 9 but there are only `model.router.experts` = 4");
 }
 
 TEST(RouterOptions, LoadLossNeedsNoise) {

@@ -34,9 +34,9 @@ WideNetOptions with_mixtures(WideNetOptions o) {
   return o;
 }
 
-std::shared_ptr<WideNetImpl> make(const WideNetOptions& options) {
+std::shared_ptr<WideNetImpl> make(const WideNetOptions& options, const ImageClassifierInput& input = kInput) {
   torch::manual_seed(1);
-  auto model = std::make_shared<WideNetImpl>(options, kInput);
+  auto model = std::make_shared<WideNetImpl>(options, input);
   model->to(at::kDouble);
   torch::NoGradGuard no_grad;
   for (auto& parameter : nn::distinct_parameters(*model))
@@ -126,15 +126,72 @@ TEST(Adapt, LastLayersAloneMayBeUpcycled) {
   EXPECT_LT(difference(*dense, *converted(*dense, options, {nn::Tying::kRefuse, true})), 1e-12);
 }
 
-TEST(Adapt, ChoicesThatWereNotMadeAreAskedFor) {
-  const auto refusal = [](const WideNetOptions& from, const WideNetOptions& to,
-                          const nn::AdaptOptions& options = {}) {
-    const auto trained = make(from);
-    return test::thrown<ConfigError>([&] { converted(*trained, to, options); });
+TEST(Adapt, OneBlockSpreadsIntoGroupsUnchanged) {
+  auto options = with_mixtures(shared(vit()));
+  const auto one = make(options);
+  options.groups = 2;
+  EXPECT_LT(difference(*one, *converted(*one, options)), 1e-12);
+}
+
+std::string refusal(const WideNetOptions& from, const WideNetOptions& to,
+                    const nn::AdaptOptions& options = {}) {
+  const auto trained = make(from);
+  return test::thrown<ConfigError>([&] { converted(*trained, to, options); });
+}
+
+TEST(Adapt, OtherSizesAreNamedByTheirKeys) {
+  const auto trained = with_mixtures(shared(vit()));
+  const auto refused = [&](auto change) {
+    auto options = trained;
+    change(options);
+    return refusal(trained, options);
   };
+  EXPECT_TRUE(refused([](auto& o) {
+                o.router.experts = 5;
+              }).starts_with("`model.router.experts` is 5, the weights have 3; "));
+  EXPECT_TRUE(refused([](auto& o) { o.dim = 8; }).starts_with("`model.dim` is 8, the weights have 12; "));
+  EXPECT_TRUE(refused([](auto& o) { o.patch = 2; }).starts_with("`model.patch` is 2, the weights have 4; "));
+  EXPECT_TRUE(
+      refused([](auto& o) { o.mlp_dim = 20; }).starts_with("`model.mlp_dim` is 20, the weights have 16; "));
+  EXPECT_TRUE(refused([](auto& o) {
+                o.expert_dim = 9;
+              }).starts_with("`model.expert_dim` is 9, the weights have 16; "));
+  EXPECT_TRUE(refused([](auto& o) {
+                o.class_slot = ClassSlot::kZero;
+              }).starts_with("the model has 5 positions, the weights have 4; "));
+}
+
+TEST(Adapt, AnotherDepthIsNamedWithTheOneChoiceThereIs) {
+  const auto message = refusal(with_mixtures(shared(vit(4))), with_mixtures(shared(vit(6))));
+  EXPECT_TRUE(message.starts_with("`model.depth` is 6, the weights have 4 layers; set it to 4")) << message;
+  STOA_EXPECT_CONTAINS(message, "`initial.tie` = \"interpolate\"");
+  EXPECT_EQ(message.find("average"), std::string::npos) << message;
+}
+
+TEST(Adapt, OtherClassesAskForAFreshHead) {
+  const auto trained = make(shared(vit()));
+  const auto other = make(shared(vit()), {1, 8, 7});
+  const auto message = test::thrown<ConfigError>([&] { other->adapt(nn::module_state(*trained), {}); });
+  EXPECT_TRUE(message.starts_with("`data.classes` is 7, the weights have 5; ")) << message;
+  STOA_EXPECT_CONTAINS(message, "`initial.fresh` = [\"head\"]");
+}
+
+TEST(Adapt, ExpertsDoNotBecomeAPerceptron) {
+  const auto wide = with_mixtures(shared(vit()));
+  STOA_EXPECT_CONTAINS(refusal(wide, vit()), "`model.mixture_layers` is 0, but the weights have mixtures");
+  auto some = wide;
+  some.mixture_layers = 2;
+  STOA_EXPECT_CONTAINS(refusal(wide, some), "`model.mixture_layers` is 2, but the weights have mixtures");
+}
+
+TEST(Adapt, ChoicesThatWereNotMadeAreAskedFor) {
   STOA_EXPECT_CONTAINS(refusal(vit(), shared(vit())), "`initial.tie`");
   STOA_EXPECT_CONTAINS(refusal(vit(), with_mixtures(vit())), "`initial.upcycle`");
   STOA_EXPECT_CONTAINS(refusal(vit(2), shared(vit(4)), {nn::Tying::kAverage}), "interpolate");
+  auto two = shared(vit()), four = shared(vit());
+  two.groups = 2;
+  four.groups = 4;
+  STOA_EXPECT_CONTAINS(refusal(two, four), "only `initial.tie` = \"interpolate\"");
 }
 
 }  // namespace

@@ -16,8 +16,7 @@ struct Trained {
 Trained train_five_steps(at::ScalarType type) {
   const auto golden = test::load_golden("widenet_a");
   const auto lamb = test::load_golden("lamb");
-  auto options = test::golden_options(true);
-  options.router.capacity_factor = options.router.eval_capacity_factor = 4.0;
+  const auto options = test::golden_options(true, "router.capacity_factor = 4.0");
   Trained result;
   result.model = std::make_shared<wide_net::WideNetImpl>(options, test::golden_input(true));
   result.model->to(type);

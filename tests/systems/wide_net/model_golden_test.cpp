@@ -28,10 +28,9 @@ class Recorded {
  public:
   Recorded(const Case& c, at::ScalarType type) : case_(c), golden_(test::load_golden(c.file)) {
     const bool a = std::string(c.file) == "widenet_a";
-    auto options = test::golden_options(a);
-    options.router.top_k = c.top_k;
-    options.router.capacity_factor = options.router.eval_capacity_factor = c.capacity;
-    if (c.one_gelu) options.ffn_output_activation = ops::Activation::kNone;
+    const auto options =
+        test::golden_options(a, format("router.top_k = {}\nrouter.capacity_factor = {}\n{}", c.top_k,
+                                       c.capacity, c.one_gelu ? "ffn_output_activation = \"none\"" : ""));
     model_ = std::make_shared<wide_net::WideNetImpl>(options, test::golden_input(a));
     model_->to(type);
     test::load_golden_weights(*model_, golden_);

@@ -63,20 +63,44 @@ TEST(WideNet, TrainingNoiseChangesTheForwardPass) {
   EXPECT_FALSE(model->classify(x).logits.equal(model->classify(x).logits));
 }
 
-/// Copies of the shared blocks in an unshared model of the same depth.
+/// Copies of the shared blocks, each layer's of its group, in an unshared model of the same depth.
 std::shared_ptr<WideNetImpl> unrolled(const WideNetImpl& shared) {
   auto options = shared.options();
   options.share_attention = options.share_mlp = false;
+  options.groups = 1;
   auto model = make(options);
   torch::NoGradGuard no_grad;
   const auto from = nn::module_state(shared);
   for (auto& [name, tensor] : nn::module_state(*model)) {
     auto source = name;
-    for (const char* list : {"attention.", "mixture."})
-      if (name.starts_with(list)) source = list + std::string("0") + name.substr(name.find('.', std::string(list).size()));
+    for (const std::string list : {"attention.", "mixture."}) {
+      if (!name.starts_with(list)) continue;
+      const auto layer = std::stoll(name.substr(list.size()));
+      source =
+          list + std::to_string(shared.options().group_of(layer)) + name.substr(name.find('.', list.size()));
+    }
     tensor.copy_(from.at(source));
   }
   return model;
+}
+
+TEST(WideNet, GroupsInEitherOrderEqualTheUnrolledModel) {
+  auto options = tiny();
+  options.depth = 4;
+  options.groups = 2;
+  at::Tensor logits[2];
+  for (const auto order : {GroupOrder::kBlocks, GroupOrder::kCycle}) {
+    options.group_order = order;
+    const auto shared = make(options);
+    const auto copies = unrolled(*shared);
+    shared->eval();
+    copies->eval();
+    auto& own = logits[order == GroupOrder::kCycle];
+    own = shared->classify(images(3)).logits;
+    EXPECT_LT((own - copies->classify(images(3)).logits).abs().max().item<double>(), 1e-12);
+  }
+  EXPECT_GT((logits[0] - logits[1]).abs().max().item<double>(),
+            1e-3);  // of the same weights: AABB is not ABAB
 }
 
 TEST(WideNet, UnrollingIntoCopiesChangesNothing) {
@@ -159,6 +183,39 @@ TEST(WideNet, SharedTensorsAreStoredOnce) {
   EXPECT_EQ(attentions, 1);
 }
 
+/// The largest entry of a uniformly drawn tensor reaches its bound, and no more.
+void expect_uniform(const at::Tensor& tensor, double bound, const char* name) {
+  const double largest = tensor.abs().max().item<double>();
+  EXPECT_LE(largest, bound * (1 + 1e-6)) << name;
+  EXPECT_GT(largest, 0.99 * bound) << name;
+  EXPECT_NEAR(tensor.mean().item<double>(), 0, 0.1 * bound) << name;
+}
+
+TEST(WideNet, EveryPartBeginsWithinTheBoundsOfThePaper) {
+  auto options = tiny();
+  options.dim = 192;
+  options.representation = true;
+  torch::manual_seed(3);
+  const WideNetImpl model(options, kInput);  // 1 channel, 5 classes
+  expect_uniform(model.patch->weight, std::sqrt(6.0 / (4 * 4 * (1 + 192))), "patch");
+  expect_uniform(model.representation->weight, std::sqrt(6.0 / (192 + 192)), "representation");
+  expect_uniform(model.head->weight, std::sqrt(6.0 / (192 + 5)), "head");
+  EXPECT_NEAR(model.position.std().item<double>(), 0.02, 0.002);
+  for (const auto& bias : {model.patch->bias, model.representation->bias, model.head->bias})
+    EXPECT_EQ(bias.abs().max().item<double>(), 0);
+}
+
+TEST(WideNet, AttentionMayBeginAsOneFusedMatrix) {
+  auto options = tiny();
+  options.dim = 96;
+  options.attention_init = nn::AttentionInit::kFused;
+  torch::manual_seed(3);
+  WideNetImpl model(options, kInput);
+  const auto& attention = *model.attention[0]->as<nn::Attention>();
+  expect_uniform(attention.qkv_weight, std::sqrt(6.0 / (96 + 3 * 96)), "q, k, v");
+  expect_uniform(attention.out->weight, std::sqrt(6.0 / (96 + 96)), "out");
+}
+
 TEST(WideNet, AttentionBeginsAsTheOriginalProgramDoes) {
   auto options = tiny();
   options.dim = 96;
@@ -178,7 +235,7 @@ TEST(WideNet, PresetsSetTheirSwitchesAndKeysOverrideThem) {
   EXPECT_EQ(o.ffn_output_activation, ops::Activation::kGeluTanh);
   EXPECT_EQ(o.router.fill, nn::FillOrder::kToken);
   EXPECT_TRUE(o.router.reserve_first_slot);
-  EXPECT_EQ(o.router.eval_capacity_factor, 1.2);
+  EXPECT_EQ(o.router.eval_capacity_factor, -1);
   EXPECT_EQ(o.dropout, 0.3);
   WideNetOptions paper;
   read_options(Config::from_text("preset = \"paper\"", "r"), paper);
@@ -186,6 +243,21 @@ TEST(WideNet, PresetsSetTheirSwitchesAndKeysOverrideThem) {
   EXPECT_TRUE(paper.representation);
   EXPECT_EQ(paper.ffn_output_activation, ops::Activation::kNone);
   EXPECT_EQ(paper.router.eval_capacity_factor, 0);
+}
+
+TEST(WideNet, PresetCodeEvaluatesWithTheCapacityOfTraining) {
+  const auto drop_rate = [](const std::string& router) {
+    WideNetOptions o = tiny();
+    read_options(Config::from_text("preset = \"code\"\n[router]\n" + router, "r"), o);
+    auto model = make(o);
+    model->eval();
+    for (const auto& item : model->classify(images(6)).side.statistics)
+      if (item.name == "router.drop_rate") return item.value.sum().item<double>();
+    return -1.0;
+  };
+  EXPECT_EQ(drop_rate("capacity_factor = 2.0"),
+            drop_rate("capacity_factor = 1.2\neval_capacity_factor = 2.0"));
+  EXPECT_LT(drop_rate("capacity_factor = 2.0"), drop_rate("capacity_factor = 1.2"));
 }
 
 TEST(WideNet, DropPathAndLayerScaleTrain) {

@@ -9,7 +9,7 @@ namespace stoa {
 namespace {
 
 void require(bool holds, const char* field, const std::string& found, const char* needed) {
-  if (!holds) throw ConfigError(format("data.{} = {}: {}", field, found, needed));
+  if (!holds) throw ConfigError(format("`data.{}` is {}; {}", field, found, needed));
 }
 
 void require(bool holds, const char* field, double found, const char* needed) {
@@ -43,20 +43,21 @@ void AugmentOptions::visit(FieldVisitor& v) {
 
 void AugmentOptions::validate() const {
   require(crop_area.size() == 2 && crop_area[0] > 0 && crop_area[0] <= crop_area[1] && crop_area[1] <= 1,
-          "augment.crop_area", list(crop_area), "must be two shares, 0 < smallest <= largest <= 1");
+          "augment.crop_area", list(crop_area), "it must be two shares, 0 < smallest <= largest <= 1");
   require(crop_aspect.size() == 2 && crop_aspect[0] > 0 && crop_aspect[0] <= crop_aspect[1] &&
               std::isfinite(crop_aspect[1]),
-          "augment.crop_aspect", list(crop_aspect), "must be two ratios, 0 < smallest <= largest");
+          "augment.crop_aspect", list(crop_aspect), "it must be two ratios, 0 < smallest <= largest");
   require(crop_padding >= 0 && crop_padding <= 4096, "augment.crop_padding",
-          static_cast<double>(crop_padding), "must be within 0 to 4096 pixels");
+          static_cast<double>(crop_padding), "it must be within 0 to 4096 pixels");
   require(randaugment_operations >= 0 && randaugment_operations <= 100, "augment.randaugment_operations",
-          static_cast<double>(randaugment_operations), "must be within 0 to 100");
+          static_cast<double>(randaugment_operations), "it must be within 0 to 100");
   require(randaugment_magnitude >= 0 && randaugment_magnitude <= 30, "augment.randaugment_magnitude",
-          randaugment_magnitude, "must be within 0 to 30");
-  require(erasing >= 0 && erasing <= 1, "augment.erasing", erasing, "must be a probability, 0 to 1");
-  require(mixup >= 0 && std::isfinite(mixup), "augment.mixup", mixup, "must be 0 (off) or a positive number");
+          randaugment_magnitude, "it must be within 0 to 30");
+  require(erasing >= 0 && erasing <= 1, "augment.erasing", erasing, "it must be a probability, 0 to 1");
+  require(mixup >= 0 && std::isfinite(mixup), "augment.mixup", mixup,
+          "it must be 0 (off) or a positive number");
   require(cutmix >= 0 && std::isfinite(cutmix), "augment.cutmix", cutmix,
-          "must be 0 (off) or a positive number");
+          "it must be 0 (off) or a positive number");
 }
 
 void ImageDataOptions::visit(FieldVisitor& v) {
@@ -89,19 +90,19 @@ void ImageDataOptions::validate() const {
   const auto number = [](std::int64_t value) { return static_cast<double>(value); };
   require(!path.empty() || format == ImageFormat::kSynthetic, "path", "\"\"", "name the folder of the data");
   require(image_size >= 1 && image_size <= 16384, "image_size", number(image_size),
-          "must be within 1 to 16384");
-  require(channels == 1 || channels == 3, "channels", number(channels), "must be 1 (gray) or 3 (RGB)");
-  require(classes >= 1, "classes", number(classes), "must be at least 1");
-  require(train_limit >= 0, "train_limit", number(train_limit), "must be 0 (all) or more");
-  require(test_limit >= 0, "test_limit", number(test_limit), "must be 0 (all) or more");
+          "it must be within 1 to 16384");
+  require(channels == 1 || channels == 3, "channels", number(channels), "it must be 1 (gray) or 3 (RGB)");
+  require(classes >= 1, "classes", number(classes), "it must be at least 1");
+  require(train_limit >= 0, "train_limit", number(train_limit), "it must be 0 (all) or more");
+  require(test_limit >= 0, "test_limit", number(test_limit), "it must be 0 (all) or more");
   const auto fits = [&](const std::vector<double>& values) {
     return values.size() == 1 || static_cast<std::int64_t>(values.size()) == channels;
   };
-  require(fits(mean), "mean", list(mean), "must be one value, or one per channel");
-  require(fits(deviation), "deviation", list(deviation), "must be one value, or one per channel");
-  for (const double value : mean) require(std::isfinite(value), "mean", list(mean), "must be finite");
+  require(fits(mean), "mean", list(mean), "it must be one value, or one per channel");
+  require(fits(deviation), "deviation", list(deviation), "it must be one value, or one per channel");
+  for (const double value : mean) require(std::isfinite(value), "mean", list(mean), "it must be finite");
   for (const double value : deviation)
-    require(value > 0 && std::isfinite(value), "deviation", list(deviation), "must be positive");
+    require(value > 0 && std::isfinite(value), "deviation", list(deviation), "it must be positive");
   augment.validate();
 }
 

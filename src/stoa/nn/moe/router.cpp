@@ -19,7 +19,8 @@ namespace {
 std::vector<std::int64_t> capacities(const RoutingGroups& groups, const RouterOptions& options,
                                      bool training) {
   double factor = training ? options.capacity_factor : options.eval_capacity_factor;
-  if (options.routing == RoutingKind::kExpertChoice && factor == 0) factor = options.capacity_factor;
+  if (factor < 0 || (options.routing == RoutingKind::kExpertChoice && factor == 0))
+    factor = options.capacity_factor;
   if (factor == 0) return {};
   std::vector<std::int64_t> result;
   for (std::int64_t g = 0; g < groups.count(); ++g)

@@ -29,8 +29,9 @@ struct RouterOptions {
   double noise = 1.0;  ///< deviation of the training noise on the logits, in units of 1 / experts
   double capacity_factor =
       1.2;  ///< training: slots per expert = factor * tokens * K / experts; 0 drops nothing
-  double eval_capacity_factor = 0;  ///< the same in evaluation; 0 drops nothing and is independent of the
-                                    ///< batch (expert choice: 0 takes capacity_factor)
+  /// The same in evaluation; 0 drops nothing and is independent of the batch (expert choice: 0 takes
+  /// capacity_factor), -1 is the same as capacity_factor.
+  double eval_capacity_factor = 0;
   CapacityRounding capacity_rounding = CapacityRounding::kFloor;
   bool reserve_first_slot = false;  ///< the original code's off-by-one: each expert holds one token less
   FillOrder fill = FillOrder::kChoice;
@@ -45,7 +46,9 @@ struct RouterOptions {
   double load_weight = 0;        ///< V-MoE's load loss (2.4); needs noise
 
   void visit(FieldVisitor& v);
-  void validate() const;  ///< throws ConfigError naming the field
+  /// Throws ConfigError naming the field as a key of `table`, e.g. "model.router" where recipes have it
+  /// there.
+  void validate(const char* table = "router") const;
 };
 
 /// Slots per expert for a group of `tokens`: floor(tokens * factor * K / E), or V-MoE's ceil rounded up to a
@@ -97,7 +100,8 @@ TORCH_MODULE(Router);
 
 /// The losses of all calls of one forward pass (weights applied: "balance", "router_z", "importance", "load",
 /// each only where its weight is set) and their statistics by depth: "router.load" [calls, E] (shares before
-/// dropping), "router.drop_rate", "router.entropy" [calls], "router.balance" [calls] (alpha not included).
+/// dropping), "router.drop_rate", "router.entropy" [calls], "router.balance" [calls] (alpha not included),
+/// "router.imbalance" [calls]: E times the largest share, 1 for equal shares, E / K where K experts take all.
 /// Groups are averaged. Pooled over depth, each call counts with the pooled value, so weights mean the same
 /// in both scopes.
 SideOutputs routing_outputs(const std::vector<RoutingStatistics>& calls, const RouterOptions& options);

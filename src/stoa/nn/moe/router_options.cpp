@@ -8,15 +8,20 @@ namespace stoa::nn {
 
 namespace {
 
-void check_at_least(const char* field, std::int64_t value, std::int64_t least) {
-  if (value < least)
-    throw ConfigError(format("`router.{}` is {}; at least {} is needed", field, value, least));
-}
+// Checks fields of one table of a recipe, so that messages name the keys as users write them.
+struct Check {
+  const char* table;
 
-void check_not_negative(const char* field, double value) {
-  if (!std::isfinite(value) || value < 0)
-    throw ConfigError(format("`router.{}` is {}; a finite number of at least 0 is needed", field, value));
-}
+  void at_least(const char* field, std::int64_t value, std::int64_t least) const {
+    if (value < least)
+      throw ConfigError(format("`{}.{}` is {}; at least {} is needed", table, field, value, least));
+  }
+  void not_negative(const char* field, double value) const {
+    if (!std::isfinite(value) || value < 0)
+      throw ConfigError(
+          format("`{}.{}` is {}; a finite number of at least 0 is needed", table, field, value));
+  }
+};
 
 }  // namespace
 
@@ -30,7 +35,8 @@ void RouterOptions::visit(FieldVisitor& v) {
   v.field("capacity_factor", capacity_factor,
           "training: slots per expert = factor * tokens * top_k / experts; 0 drops nothing");
   v.field("eval_capacity_factor", eval_capacity_factor,
-          "the same in evaluation; 0 drops nothing (expert choice: 0 takes capacity_factor)");
+          "the same in evaluation; 0 drops nothing (expert choice: 0 takes capacity_factor), -1 is the same "
+          "as capacity_factor");
   v.choice("capacity_rounding", capacity_rounding,
            {{"floor", CapacityRounding::kFloor}, {"ceil_to_4", CapacityRounding::kCeilTo4}},
            "slots rounded down (WideNet) or up to a multiple of 4 (V-MoE)");
@@ -54,31 +60,36 @@ void RouterOptions::visit(FieldVisitor& v) {
   v.field("load_weight", load_weight, "weight of V-MoE's load loss; 0 for none; needs noise");
 }
 
-void RouterOptions::validate() const {
-  check_at_least("experts", experts, 1);
-  check_at_least("top_k", top_k, 1);
+void RouterOptions::validate(const char* table) const {
+  const Check check{table};
+  check.at_least("experts", experts, 1);
+  check.at_least("top_k", top_k, 1);
   if (top_k > experts)
     throw ConfigError(
-        format("`router.top_k` is {} but there are only `router.experts` = {}; lower top_k or add experts",
+        format("`{0}.top_k` is {1} but there are only `{0}.experts` = {2}; lower top_k or add experts", table,
                top_k, experts));
-  check_at_least("group_size", group_size, 0);
-  check_not_negative("noise", noise);
-  check_not_negative("capacity_factor", capacity_factor);
-  check_not_negative("eval_capacity_factor", eval_capacity_factor);
-  check_not_negative("balance_weight", balance_weight);
-  check_not_negative("z_weight", z_weight);
-  check_not_negative("importance_weight", importance_weight);
-  check_not_negative("load_weight", load_weight);
+  check.at_least("group_size", group_size, 0);
+  check.not_negative("noise", noise);
+  check.not_negative("capacity_factor", capacity_factor);
+  if (eval_capacity_factor != -1 && !(eval_capacity_factor >= 0 && std::isfinite(eval_capacity_factor)))
+    throw ConfigError(
+        format("`{}.eval_capacity_factor` is {}; a finite number of at least 0, or -1 (the same as "
+               "capacity_factor), is needed",
+               table, eval_capacity_factor));
+  check.not_negative("balance_weight", balance_weight);
+  check.not_negative("z_weight", z_weight);
+  check.not_negative("importance_weight", importance_weight);
+  check.not_negative("load_weight", load_weight);
   if (routing == RoutingKind::kExpertChoice && capacity_factor == 0)
     throw ConfigError(
-        "`router.capacity_factor` is 0 with `router.routing` = \"expert_choice\"; a positive factor is "
-        "needed, 1 lets "
-        "tokens have top_k experts on average");
+        format("`{0}.capacity_factor` is 0 with `{0}.routing` = \"expert_choice\"; a positive factor is "
+               "needed, 1 lets tokens have top_k experts on average",
+               table));
   if (load_weight > 0 && noise == 0)
     throw ConfigError(
-        format("`router.load_weight` is {} but `router.noise` is 0; the load loss is the chance of being "
-               "chosen under noise: set noise, or load_weight to 0",
-               load_weight));
+        format("`{0}.load_weight` is {1} but `{0}.noise` is 0; the load loss is the chance of being chosen "
+               "under noise: set noise, or load_weight to 0",
+               table, load_weight));
 }
 
 std::int64_t expert_capacity(std::int64_t tokens, double factor, const RouterOptions& options) {
@@ -90,13 +101,12 @@ std::int64_t expert_capacity(std::int64_t tokens, double factor, const RouterOpt
                             ? static_cast<std::int64_t>(std::floor(share + hair))
                             : 4 * static_cast<std::int64_t>(std::ceil(std::ceil(share - hair) / 4));
   if (capacity <= (options.reserve_first_slot ? 1 : 0))
-    throw ConfigError(
-        format("the capacity factor {} (`router.capacity_factor`, in evaluation "
-               "`router.eval_capacity_factor`) gives each of {} "
-               "experts {} of {} tokens' slots{}, so that every token would be dropped; raise it, or set it "
-               "to 0 to drop nothing",
-               factor, options.experts, capacity, tokens,
-               options.reserve_first_slot ? " with the first one reserved" : ""));
+    throw ConfigError(format(
+        "the capacity factor {} (the router's `capacity_factor`, in evaluation `eval_capacity_factor`) "
+        "gives each of {} experts {} of {} tokens' slots{}, so that every token would be dropped; raise "
+        "it, or set it to 0 to drop nothing",
+        factor, options.experts, capacity, tokens,
+        options.reserve_first_slot ? " with the first one reserved" : ""));
   return capacity;
 }
 

@@ -40,10 +40,12 @@ SideOutputs routing_outputs(const std::vector<RoutingStatistics>& calls, const R
   if (options.load_weight > 0 && token_choice)
     add_loss("load", options.load_weight, collect(calls, &RoutingStatistics::load_loss));
 
-  outputs.statistics = {{"router.load", fraction.mean(1)},
+  const auto load = fraction.mean(1);  // [calls, E]
+  outputs.statistics = {{"router.load", load},
                         {"router.drop_rate", collect(calls, &RoutingStatistics::drop_rate)},
                         {"router.entropy", collect(calls, &RoutingStatistics::entropy)},
-                        {"router.balance", balance.detach()}};
+                        {"router.balance", balance.detach()},
+                        {"router.imbalance", load.amax(-1) * experts}};
   return outputs;
 }
 

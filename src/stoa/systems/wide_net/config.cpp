@@ -15,7 +15,7 @@ void WideNetOptions::apply_preset() {
   attention_init = nn::AttentionInit::kCode;
   router.fill = nn::FillOrder::kToken;
   router.reserve_first_slot = true;
-  router.eval_capacity_factor = router.capacity_factor;
+  router.eval_capacity_factor = -1;  // whatever factor the recipe sets for training
 }
 
 void WideNetOptions::visit(FieldVisitor& v) {
@@ -100,7 +100,7 @@ void WideNetOptions::validate(const ImageClassifierInput& input) const {
   check_rate(attention_dropout, "attention_dropout");
   check_rate(drop_path, "drop_path");
   check(layer_scale >= 0, format("`model.layer_scale` is {}; it must be 0 (none) or more", layer_scale));
-  if (mixture_layers != 0) router.validate();
+  if (mixture_layers != 0) router.validate("model.router");
 }
 
 }  // namespace stoa::wide_net

@@ -7,6 +7,7 @@
 
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/nn/part_scope.h"
 
 namespace stoa::wide_net {
 namespace {
@@ -76,6 +77,7 @@ void WideNetImpl::build_layers() {
 }
 
 at::Tensor WideNetImpl::embed(const at::Tensor& images) {
+  const nn::PartScope part("patch embedding");
   auto x = patch->forward(images);
   if (options_.class_slot == ClassSlot::kZero) x = at::constant_pad_nd(x, {0, 0, 1, 0});
   x = x + position;
@@ -85,6 +87,7 @@ at::Tensor WideNetImpl::embed(const at::Tensor& images) {
 /// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth), and the norm of it.
 ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer,
                                    const torch::nn::LayerNormImpl& norm) {
+  const nn::PartScope part("layer norms");
   const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) / static_cast<double>(options_.depth - 1) : 0;
   at::Tensor factor;
   if (rate > 0 && is_training()) factor = at::empty({y.size(0)}, x.options()).bernoulli_(1 - rate) / (1 - rate);
@@ -93,6 +96,7 @@ ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y, con
 }
 
 at::Tensor WideNetImpl::pool(const at::Tensor& x) {
+  const nn::PartScope part(map_attention ? "attention pooling" : "head");
   switch (options_.pooling) {
     case Pooling::kMean: return x.mean(1);
     case Pooling::kToken: return x.select(1, 0);
@@ -109,21 +113,27 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
   const auto norm = [](const torch::nn::ModuleList& norms, const Layer& layer) -> const torch::nn::LayerNormImpl& {
     return *norms->ptr<torch::nn::LayerNormImpl>(static_cast<std::size_t>(layer.norm));
   };
-  auto normed = ops::layer_norm(x, norm(norm1, layers_[0]).weight, norm(norm1, layers_[0]).bias, kNormEps);
+  auto normed = nn::in_part("layer norms", [&] {
+    return ops::layer_norm(x, norm(norm1, layers_[0]).weight, norm(norm1, layers_[0]).bias, kNormEps);
+  });
   std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = 0; i < options_.depth; ++i) {
     const auto& layer = layers_[static_cast<std::size_t>(i)];
-    auto mixed = attention[layer.attention]->as<nn::Attention>()->forward(normed);
-    if (options_.dropout > 0) mixed = at::dropout(mixed, options_.dropout, is_training());
+    const auto mixed = nn::in_part("attention", [&] {
+      const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
+      return options_.dropout > 0 ? at::dropout(y, options_.dropout, is_training()) : y;
+    });
     const auto middle = add(x, mixed, scale1, i, norm(norm2, layer));
     if (trace != nullptr) trace->after_attention.push_back(middle.sum);
     at::Tensor answer;
     if (layer.mixture >= 0) {
+      const nn::PartScope part("experts");
       auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(middle.normed);
       answer = result.output;
       calls.push_back(std::move(result.statistics));
       if (trace != nullptr) trace->routing.push_back(std::move(result.routing));
     } else {
+      const nn::PartScope part("perceptrons");
       answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
     }
     const bool last = i + 1 == options_.depth;
@@ -136,10 +146,11 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
     }
   }
   const auto pooled = pool(normed);
-  const auto represented = representation ? representation->forward(pooled).tanh() : pooled;
+  const at::Tensor represented =
+      representation ? nn::in_part("representation", [&] { return representation->forward(pooled).tanh(); }) : pooled;
   ImageClassifierOutput output;
-  output.logits = head->forward(represented);
-  if (!calls.empty()) output.side = nn::routing_outputs(calls, options_.router);
+  output.logits = nn::in_part("head", [&] { return head->forward(represented); });
+  if (!calls.empty()) output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
   if (is_training() && !options_.share_norms) {
     output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
     output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
