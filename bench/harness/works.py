@@ -1,0 +1,185 @@
+"""All that bench/run.sh can measure: ours, the peers in their set-ups, and the aims."""
+
+from dataclasses import dataclass, field
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
+@dataclass
+class Candidate:
+    """One way to do the work: a worker's spec and its environment. The label tells it from the others of its row."""
+
+    label: str
+    spec: dict
+    environment: dict = field(default_factory=dict)
+    program: str = "python"  # or the name of one of our own programs
+
+
+@dataclass
+class Peer:
+    """A row of the table: the fastest of its candidates."""
+
+    name: str
+    candidates: list
+    aim: float | None = None
+    rival: bool = True  # what a user would pick instead, so it can be the best peer; else a bound of our own
+
+
+@dataclass
+class Work:
+    name: str
+    program: str
+    spec: dict
+    peers: list
+    optional: bool = False  # ours may not be able to do it (yet): left out without fuss
+    roof: str | None = None  # "gemm" or "copy"
+    roof_aim: float | None = None
+    unit: str = "s"
+    check: list = field(default_factory=list)  # candidates that must compute the same
+    tolerance: float = 1e-3
+    usual: bool = True  # measured where no name is given
+    takes_recipe: bool = False  # peers are built from the recipe that ours resolves
+    needs_photos: bool = False
+    uses_pip: bool = False  # cannot be measured without the packages of bench/peers/requirements.txt
+
+
+def set_ups(peer, spec, forms=(None,), compiled_forms=None, frozen=False):
+    """The three rows of a peer (four with frozen weights): each the fastest of `forms`."""
+
+    def candidates(environment, forms, **extra):
+        return [Candidate(form or "", {"peer": peer, **spec, **extra, **({"form": form} if form else {})}, environment)
+                for form in forms]
+
+    compiled_forms = forms if compiled_forms is None else compiled_forms
+    rows = {
+        "eager": candidates({}, forms),
+        "eager, allocator": candidates(ALLOCATOR, forms),
+        "compile": candidates(ALLOCATOR, compiled_forms, compile=True),
+    }
+    if frozen:
+        environment = {**ALLOCATOR, "TORCHINDUCTOR_FREEZING": "1"}
+        rows["compile, frozen"] = candidates(environment, compiled_forms, compile=True)
+    return rows
+
+
+def joined(rows):
+    """All candidates of several rows, as those of one."""
+    return [Candidate(", ".join(filter(None, [c.label, name])), c.spec, c.environment)
+            for name, row in rows.items() for c in row]
+
+
+INDEX_FORMS = ("slices", "bmm", "grouped")
+# torch.compile: the grouped product goes in bf16 only, and slices are compiled anew for each division of the rows
+COMPILED_FORMS = ("bmm",)
+
+
+def training(name, recipe, aims, roof_aim=None, forms=(None,), compiled_forms=None):
+    spec = {"mode": "train"}
+    rows = set_ups("model", spec, forms, compiled_forms)
+    return Work(name, "model", {**spec, "recipe": f"bench/recipes/{recipe}.toml"},
+                [Peer(row, candidates, aims.get(row, aims["best"])) for row, candidates in rows.items()],
+                roof="gemm", roof_aim=roof_aim, check=rows["eager"], takes_recipe=True)
+
+
+def latency(name, recipe, aim, forms=(None,), compiled_forms=None):
+    spec = {"mode": "infer"}
+    rows = set_ups("model", spec, forms, compiled_forms, frozen=True)
+    ours = {**spec, "recipe": f"recipes/wide_net/{recipe}.toml", "set": LATENCY}
+    return Work(name, "model", ours, [Peer(row, candidates, aim) for row, candidates in rows.items()],
+                roof="gemm", check=rows["eager"], takes_recipe=True)
+
+
+LATENCY = ['model.preset="paper"', "train.batch_size=1", "train.micro_batch_size=0", 'runtime.precision="fp32"',
+           'runtime.device="cpu"', 'data.format="synthetic"']
+
+def int8_latency():
+    """WideNet-B with int8 experts, against our ViT-B in fp32."""
+    ours = {"mode": "infer", "int8": True, "recipe": "recipes/wide_net/widenet_b.toml", "set": LATENCY}
+    vit = {"mode": "infer", "recipe": "recipes/wide_net/vit_b16.toml", "set": LATENCY}
+    return Work("widenet_b_int8_latency", "model", ours,
+                [Peer("our ViT-B, fp32", [Candidate("", vit, program="model")], 1.0)], optional=True)
+
+
+def mixture(dim, experts, k, tokens):
+    spec = {"dim": dim, "experts": experts, "k": k, "tokens": tokens}
+    index_aim = 1.5 if experts >= 16 or tokens <= 1568 else 1.15
+    einsum = joined(set_ups("mixture", {**spec, "form": "einsum"}))
+    index = joined(set_ups("mixture", spec, INDEX_FORMS, COMPILED_FORMS))
+    products = Candidate("", {**spec, "form": "products"}, program="mixture")
+    usual = k == 2 and (dim, experts) in ((192, 4), (192, 32), (384, 8), (768, 4), (768, 16))
+    return Work(f"mixture_d{dim}_e{experts}_k{k}_t{tokens}", "mixture", spec,
+                [Peer("one-hot einsum", einsum, 10.0 if tokens >= 6304 else index_aim),
+                 Peer("index-based", index, index_aim),
+                 Peer("its products alone", [products], 0.8, rival=False)],
+                roof="gemm", usual=usual,
+                check=[Candidate(form, {"peer": "mixture", **spec, "form": form}) for form in ("einsum", *INDEX_FORMS)])
+
+
+def vit_b_shapes():
+    block = [[2304, 768], [2304], [768, 768], [768], [3072, 768], [3072], [768, 3072], [768], *[[768]] * 4]
+    return [[768, 3, 16, 16], [768], [197, 768], *block * 12, [768], [768], [1000, 768], [1000]]
+
+
+TENSORS = {"8m": [[1024, 1024]] * 8, "86m": vit_b_shapes(), "small": [[32, 32], [512]] * 1000}
+
+
+def optimizer(name, size):
+    spec = {"optimizer": {"name": name, "lr": {"adamw": 1e-3, "lamb": 1e-2}[name], "weight_decay": 0.05}, "tensors": TENSORS[size]}
+
+    def candidates(form):
+        return [Candidate(label, {"peer": "optimizer", **spec, "form": form}, environment)
+                for label, environment in (("as installed", {}), ("allocator", ALLOCATOR))]
+
+    if name == "adamw":
+        peers = [Peer("torch.optim, fused", candidates("fused"), 1.0), Peer("torch.optim, foreach", candidates("foreach"), 3.0)]
+    else:  # torch.optim has no LAMB
+        peers = [Peer("foreach", candidates("foreach"), 3.0), Peer("tensor by tensor", candidates("loop"), 3.0)]
+    return Work(f"{name}_{size}", "optimizer", spec, peers, roof="copy", roof_aim=None if size == "small" else 0.8,
+                check=[Candidate(peer.name, peer.candidates[0].spec) for peer in peers])
+
+
+def loader(name, crop):
+    spec = {"batch": 64, "images": 512, "classes": 8, "crop": crop}
+    rows = [Peer(title, [Candidate("", {"peer": "loader", **spec, "form": form}, ALLOCATOR)], 1.5)
+            for title, form in (("DataLoader, Pillow", "pil"), ("DataLoader, OpenCV", "opencv"))]
+    return Work(name, "loader", spec, rows, unit="images/s/core", needs_photos=True, uses_pip=True,
+                check=[] if crop else [Candidate(peer.name, peer.candidates[0].spec) for peer in rows], tolerance=0.05)
+
+
+def all_works():
+    vit_aims = {"eager": 1.3, "best": 1.15}
+    return [
+        training("vit_ti_train", "vit_ti", vit_aims, roof_aim=0.75),
+        training("vit_s_train", "vit_s", vit_aims, roof_aim=0.75),
+        training("widenet_ti_train", "widenet_ti", {"best": 1.3}, forms=INDEX_FORMS, compiled_forms=COMPILED_FORMS),
+        latency("vit_b_latency", "vit_b16", 1.2),
+        latency("widenet_b_latency", "widenet_b", 1.2, forms=INDEX_FORMS, compiled_forms=("slices", "bmm")),
+        int8_latency(),
+        *[optimizer(name, size) for name in ("adamw", "lamb") for size in TENSORS],
+        loader("loader_jpeg", crop=False),
+        loader("loader_jpeg_crop", crop=True),
+        *[mixture(dim, experts, k, tokens)
+          for dim in (192, 384, 768) for experts in (4, 8, 16, 32) for k in (1, 2) for tokens in (392, 1568, 6304)],
+    ]
+
+
+# matrix products whose speed is the roof: square ones, and those of the models above
+# (a product here is [rows, in, out])
+ROOF_PRODUCTS = [[1024, 1024, 1024], [2048, 2048, 2048],
+                 [6304, 192, 768], [6304, 768, 192], [6304, 384, 1536], [6304, 1536, 384]]
+ROOF_COPY = 1 << 28  # bytes
+
+
+def select(works, names, everything):
+    """Works whose names begin with one of `names`, the usual ones of them where there are any; the usual ones without
+    names. Throws KeyError with a name that none begins with."""
+    if not names:
+        return [work for work in works if everything or work.usual]
+    chosen = []
+    for name in names:
+        found = [work for work in works if work.name.startswith(name)]
+        if not found:
+            raise KeyError(name)
+        usual = [work for work in found if work.usual]
+        chosen += [work for work in (found if everything or not usual else usual) if work not in chosen]
+    return chosen

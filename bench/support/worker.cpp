@@ -1,0 +1,85 @@
+#include "bench/support/worker.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+#include "stoa/tensor/runtime.h"
+
+namespace stoa::bench {
+namespace {
+
+/// Peak resident memory since forget_peak(), in bytes; unlike peak_memory() it can leave the set-up out.
+std::int64_t peak_since() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+  return peak_memory();
+}
+
+void forget_peak() {
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+Json repeat(Work& work, int times) {
+  std::vector<double> seconds;
+  for (int i = 0; i < times; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work.run();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return {{"seconds", seconds}, {"peak_memory", peak_since()}};
+}
+
+Json answer(Work& work, const std::string& line) {
+  std::istringstream words(line);
+  std::string command;
+  words >> command;
+  if (int times = 0; command == "run" && words >> times) return repeat(work, times);
+  if (std::string file; command == "save" && words >> file) {
+    save_safetensors(file, work.reference());
+    return {{"saved", file}};
+  }
+  throw ConfigError(format("`{}` is no command; known: run N, save FILE", line));
+}
+
+void print(const Json& json) {
+  std::cout << json.dump() << std::endl;
+}
+
+}  // namespace
+
+TensorFile Work::reference() {
+  throw ConfigError("this work has nothing to compare");
+}
+
+std::int64_t integer(const Json& spec, const char* key) {
+  if (!spec.contains(key)) throw ConfigError(format("the worker's spec has no `{}`", key));
+  return spec.at(key).get<std::int64_t>();
+}
+
+int serve(int argc, char** argv, const std::function<std::unique_ptr<Work>(const Json& spec)>& make) try {
+  if (argc != 2)
+    throw ConfigError("one argument is needed, the work as JSON; bench/run.sh starts this program");
+  const Json spec = Json::parse(argv[1]);
+  configure_allocator();
+  configure_runtime({});
+  at::manual_seed(1);
+  const auto work = make(spec);
+  Json ready = work->describe();
+  ready["threads"] = at::get_num_threads();
+  forget_peak();
+  print(ready);
+  for (std::string line; std::getline(std::cin, line);) print(answer(*work, line));
+  return 0;
+} catch (const std::exception& error) {
+  print({{"error", error.what()}});
+  return 1;
+}
+
+}  // namespace stoa::bench
