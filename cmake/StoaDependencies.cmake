@@ -28,6 +28,10 @@ endif()
 if(Torch_VERSION VERSION_LESS 2.11)
   message(FATAL_ERROR "Stoa needs LibTorch 2.11 or newer; found ${Torch_VERSION} in ${Torch_DIR}. Run scripts/setup.sh or name a newer one.")
 endif()
+if(STOA_CUDA AND NOT TARGET torch_cuda)
+  message(FATAL_ERROR "STOA_CUDA needs a CUDA build of LibTorch; the one in ${Torch_DIR} is a CPU build. Name another with Torch_DIR, "
+                      "or build without STOA_CUDA (scripts/check_cuda.sh compiles the kernels alone).")
+endif()
 get_filename_component(STOA_TORCH_LIB_DIR ${TORCH_LIBRARY} DIRECTORY)
 
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # without it at::parallel_for runs on one thread, silently
@@ -56,5 +60,10 @@ target_link_libraries(stoa_torch INTERFACE ${TORCH_LIBRARIES})
 # by flag, not by path: the wheel brings a libgomp of its own, and only that one may be loaded
 target_compile_options(stoa_torch INTERFACE ${OpenMP_CXX_FLAGS})
 target_link_options(stoa_torch INTERFACE ${OpenMP_CXX_FLAGS})
+if(STOA_CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  target_link_libraries(stoa_torch INTERFACE CUDA::cudart)
+  target_compile_definitions(stoa_torch INTERFACE STOA_CUDA)
+endif()
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(stoa_torch INTERFACE ${torch_flags})

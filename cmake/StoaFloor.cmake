@@ -2,7 +2,8 @@
 
 set(STOA_FLOORS base tensor ops nn optim dist data metrics train tasks systems cli)
 
-# stoa_floor(NAME): an object library of all the .cpp files below src/stoa/NAME.
+# stoa_floor(NAME): an object library of all the .cpp files below src/stoa/NAME; with STOA_CUDA one more
+# of its .cu files, which see no LibTorch and none of the C++ flags.
 # `base` sees no LibTorch; all others share one precompiled header.
 function(stoa_floor name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
@@ -25,6 +26,11 @@ function(stoa_floor name)
     endif()
     target_precompile_headers(stoa_${name} REUSE_FROM stoa_pch)
   endif()
+  file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cu)
+  if(STOA_CUDA AND kernels)
+    add_library(stoa_${name}_cuda OBJECT ${kernels})
+    target_include_directories(stoa_${name}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  endif()
 endfunction()
 
 # stoa_floor_objects(OUT NAME): the object files of floor NAME and of all floors above it.
@@ -33,6 +39,9 @@ function(stoa_floor_objects out name)
   foreach(floor IN LISTS STOA_FLOORS)
     if(TARGET stoa_${floor})
       list(APPEND objects $<TARGET_OBJECTS:stoa_${floor}>)
+    endif()
+    if(TARGET stoa_${floor}_cuda)
+      list(APPEND objects $<TARGET_OBJECTS:stoa_${floor}_cuda>)
     endif()
     if(floor STREQUAL name)
       break()

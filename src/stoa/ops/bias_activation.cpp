@@ -8,7 +8,9 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/bias_activation_cuda.h"
 #include "stoa/ops/bias_activation_kernels.h"
+#include "stoa/ops/cuda_call.h"
 #include "stoa/ops/mixture_experts.h"
 #include "stoa/ops/row_blocks.h"
 #include "stoa/tensor/shape.h"
@@ -35,7 +37,8 @@ void check(const at::Tensor& x, const at::Tensor& bias) {
 
 bool fused(const at::Tensor& x) {
   const auto type = x.scalar_type();
-  return x.is_cpu() && (type == at::kFloat || type == at::kDouble || type == at::kBFloat16);
+  return (x.is_cpu() || has_cuda_kernels(x)) &&
+         (type == at::kFloat || type == at::kDouble || type == at::kBFloat16);
 }
 
 // Bias in the type of the arithmetic
@@ -72,6 +75,14 @@ void forward_rows(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
     const auto* const from = pointer<T>(x);
     const auto* const add = pointer<Math<T>>(bias);
     auto* const to = static_cast<T*>(out.mutable_data_ptr());
+#ifdef STOA_CUDA
+    if (x.is_cuda())
+      return launch_on(x, "bias_activation", [&](void* stream) {
+        const auto rows = add == nullptr ? 1 : row_count(x);
+        return cuda::bias_activation_forward(from, add, to, rows, add == nullptr ? x.numel() : dim, f,
+                                             stream);
+      });
+#endif
     if (add == nullptr) {  // rows do not matter
       at::parallel_for(0, x.numel(), 32768, [&](std::int64_t begin, std::int64_t end) {
         bias_activation_forward(from + begin, add, to + begin, 1, end - begin, f);
@@ -84,8 +95,32 @@ void forward_rows(const at::Tensor& out, const at::Tensor& x, const at::Tensor& 
   });
 }
 
+#ifdef STOA_CUDA
+at::Tensor backward_rows_on_cuda(const at::Tensor& grad_x, const at::Tensor& grad, const at::Tensor& x,
+                                 const at::Tensor& bias, Activation activation, bool sum_rows) {
+  const bool by_row = bias.defined() || sum_rows;
+  const auto rows = by_row ? row_count(x) : 1;
+  const auto dim = by_row ? x.size(-1) : x.numel();
+  const auto options = x.options().dtype(at::toOpMathType(x.scalar_type()));
+  const auto scratch = at::empty({sum_rows ? cuda::bias_activation_scratch(rows, dim) : 0}, options);
+  const auto grad_bias = sum_rows ? at::zeros({dim}, options) : at::Tensor();
+  with_type(x, [&]<class T>(T) {
+    launch_on(x, "bias_activation", [&](void* stream) {
+      return cuda::bias_activation_backward(
+          pointer<T>(grad), pointer<T>(x), pointer<Math<T>>(bias), static_cast<T*>(grad_x.mutable_data_ptr()),
+          sum_rows ? grad_bias.mutable_data_ptr<Math<T>>() : nullptr, rows, dim,
+          static_cast<std::int64_t>(activation), scratch.mutable_data_ptr<Math<T>>(), stream);
+    });
+  });
+  return grad_bias;
+}
+#endif
+
 at::Tensor backward_rows(const at::Tensor& grad_x, const at::Tensor& grad, const at::Tensor& x,
                          const at::Tensor& bias, Activation activation, bool sum_rows) {
+#ifdef STOA_CUDA
+  if (x.is_cuda()) return backward_rows_on_cuda(grad_x, grad, x, bias, activation, sum_rows);
+#endif
   const auto f = static_cast<std::int64_t>(activation);
   const auto dim = x.size(-1);
   const auto count = row_count(x);

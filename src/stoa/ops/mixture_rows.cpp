@@ -8,6 +8,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/cuda_call.h"
 
 namespace stoa::ops {
 
@@ -34,6 +35,17 @@ std::vector<std::int64_t> count_keys(std::span<const std::int64_t> keys, std::in
 
 std::span<const std::int64_t> host_span(const at::Tensor& tensor) {
   return {tensor.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+// The layout's host vectors one behind the other, in one copy to the GPU
+at::Tensor pack_index(const RowLayout& layout, const at::Device& device) {
+  const auto parts = {&layout.source, &layout.row_token, &layout.token_start, &layout.token_rows};
+  std::size_t size = 0;
+  for (const auto* part : parts) size += part->size();
+  const auto packed = at::empty({static_cast<std::int64_t>(size)}, at::kLong);
+  auto* to = packed.mutable_data_ptr<std::int64_t>();
+  for (const auto* part : parts) to = std::ranges::copy(*part, to).out;
+  return packed.to(device);
 }
 
 }  // namespace
@@ -72,6 +84,7 @@ c10::intrusive_ptr<RowLayout> lay_out_rows(const at::Tensor& token, const at::Te
   }
   layout->row = row.to(token.device());
   layout->token = token;
+  if (has_cuda_kernels(token)) layout->index = pack_index(*layout, token.device());
   return layout;
 }
 

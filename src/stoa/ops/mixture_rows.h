@@ -25,6 +25,7 @@ struct RowLayout : torch::CustomClassHolder {
   std::vector<std::int64_t> token_rows;   ///< [assignments] rows of each token, in order of assignment
   at::Tensor row;                         ///< [assignments] row of an assignment, on the assignments' device
   at::Tensor token;                       ///< [assignments] token of an assignment, likewise
+  at::Tensor index;                       ///< source to token_rows on a GPU, for its kernels; else undefined
 };
 
 /// Counting sort of assignments by expert and by token, O(assignments + tokens + experts).
@@ -47,8 +48,17 @@ at::Tensor combine_rows(const at::Tensor& values, const at::Tensor& gate, const 
 std::pair<at::Tensor, at::Tensor> combine_rows_backward(const at::Tensor& grad, const at::Tensor& values,
                                                         const at::Tensor& gate, const RowLayout& layout);
 
-/// The same four steps as ATen calls: what devices other than the CPU use, and the CPU kernels are tested
-/// against.
+/// The same four steps for tensors that are not on a CPU: by the CUDA kernels in a build with STOA_CUDA, else
+/// rows_reference.
+namespace rows_on_device {
+at::Tensor gather_tokens(const at::Tensor& values, const RowLayout& layout);
+at::Tensor gather_assignments(const at::Tensor& values, const RowLayout& layout);
+at::Tensor combine_rows(const at::Tensor& values, const at::Tensor& gate, const RowLayout& layout);
+std::pair<at::Tensor, at::Tensor> combine_rows_backward(const at::Tensor& grad, const at::Tensor& values,
+                                                        const at::Tensor& gate, const RowLayout& layout);
+}  // namespace rows_on_device
+
+/// The same four steps as ATen calls, which the kernels are tested against.
 namespace rows_reference {
 at::Tensor gather_tokens(const at::Tensor& values, const RowLayout& layout);
 at::Tensor gather_assignments(const at::Tensor& values, const RowLayout& layout);

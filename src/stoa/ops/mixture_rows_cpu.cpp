@@ -89,17 +89,17 @@ void backward_rows(const T* grad, const T* values, const Math* gate, const RowLa
 }  // namespace
 
 at::Tensor gather_tokens(const at::Tensor& values, const RowLayout& layout) {
-  if (!values.is_cpu()) return rows_reference::gather_tokens(values, layout);
+  if (!values.is_cpu()) return rows_on_device::gather_tokens(values, layout);
   return gather(values, layout.row_token);
 }
 
 at::Tensor gather_assignments(const at::Tensor& values, const RowLayout& layout) {
-  if (!values.is_cpu()) return rows_reference::gather_assignments(values, layout);
+  if (!values.is_cpu()) return rows_on_device::gather_assignments(values, layout);
   return gather(values, layout.source);
 }
 
 at::Tensor combine_rows(const at::Tensor& values, const at::Tensor& gate, const RowLayout& layout) {
-  if (!values.is_cpu()) return rows_reference::combine_rows(values, gate, layout);
+  if (!values.is_cpu()) return rows_on_device::combine_rows(values, gate, layout);
   const auto width = values.size(1);
   const auto out = at::empty({layout.tokens, width}, values.options());
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, values.scalar_type(), "mixture combine", [&] {
@@ -116,7 +116,7 @@ at::Tensor combine_rows(const at::Tensor& values, const at::Tensor& gate, const 
 
 std::pair<at::Tensor, at::Tensor> combine_rows_backward(const at::Tensor& grad, const at::Tensor& values,
                                                         const at::Tensor& gate, const RowLayout& layout) {
-  if (!grad.is_cpu()) return rows_reference::combine_rows_backward(grad, values, gate, layout);
+  if (!grad.is_cpu()) return rows_on_device::combine_rows_backward(grad, values, gate, layout);
   const auto width = values.size(1);
   const auto grad_values = at::empty_like(values);
   const auto grad_gate = at::empty_like(gate);

@@ -12,6 +12,8 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/cuda_call.h"
+#include "stoa/ops/residual_norm_cuda.h"
 #include "stoa/ops/residual_norm_kernels.h"
 #include "stoa/ops/row_blocks.h"
 #include "stoa/tensor/shape.h"
@@ -81,7 +83,7 @@ bool with_types(const Call& call, const Work& work) {
 }
 
 bool fused(const Call& call) {
-  return call.x.is_cpu() && with_types(call, [](auto, auto) {});
+  return (call.x.is_cpu() || has_cuda_kernels(call.x)) && with_types(call, [](auto, auto) {});
 }
 
 template <class T>
@@ -140,6 +142,11 @@ Pass run_forward(const Call& call) {
   pass.rstd = at::empty({rows}, call.gamma.options());
   with_types(call, [&]<class X, class Y>(X, Y) {
     const auto norm = view<X, Y>(call, pass);
+#ifdef STOA_CUDA
+    if (call.x.is_cuda())
+      return launch_on(call.x, "residual_norm",
+                       [&](void* stream) { return cuda::residual_norm_forward(norm, rows, stream); });
+#endif
     for_some_rows(rows, dim,
                   [&](std::int64_t first, std::int64_t count) { residual_norm_forward(norm, first, count); });
   });
@@ -154,6 +161,21 @@ struct Gradients {
   at::Tensor x, gamma, beta, y, bias, scale;
 };
 
+// The gradients to be, their sums over rows at `sum`: gamma, beta, then what is needed of bias and scale
+template <class X, class Y>
+NormGradients<X, Y> targets(const at::Tensor& grad_normed, const at::Tensor& grad_sum, const Gradients& g,
+                            Math<X>* sum, std::int64_t dim, const Needs& needs) {
+  const auto next = [&](bool needed) { return needed ? std::exchange(sum, sum + dim) : nullptr; };
+  return {.grad_normed = pointer<Y>(grad_normed),
+          .grad_sum = pointer<X>(grad_sum),
+          .grad_x = target<X>(g.x),
+          .grad_y = target<Y>(g.y),
+          .grad_gamma = next(true),
+          .grad_beta = next(true),
+          .grad_bias = next(needs.bias),
+          .grad_scale = next(needs.scale)};
+}
+
 // `call` is prepared; its x only tells shape and type where there is a y, its y may be missing unless scale
 // needs it.
 Gradients run_backward(const Call& call, const Pass& pass, const at::Tensor& grad_sum,
@@ -163,28 +185,31 @@ Gradients run_backward(const Call& call, const Pass& pass, const at::Tensor& gra
   const bool own_y = needs.y && (call.scale.defined() || call.factor.defined() ||
                                  grad_normed.scalar_type() != call.x.scalar_type());
   const auto sums = 2 + std::int64_t{needs.bias} + std::int64_t{needs.scale};
-  const auto partial = at::zeros({row_blocks(rows), sums * dim}, call.gamma.options());
+  // a GPU adds up its own blocks
+  const auto blocks = call.x.is_cpu() ? row_blocks(rows) : 1;
+  const auto partial = at::zeros({blocks, sums * dim}, call.gamma.options());
   Gradients g;
   g.x = at::empty_like(call.x);
   if (own_y) g.y = at::empty_like(grad_normed);
   with_types(call, [&]<class X, class Y>(X, Y) {
-    auto norm = view<X, Y>(call, pass);
+    const auto norm = view<X, Y>(call, pass);
+    auto* const sum = target<Math<X>>(partial);
+#ifdef STOA_CUDA
+    if (call.x.is_cuda()) {
+      const auto scratch = at::empty({cuda::residual_norm_scratch(rows, dim)}, partial.options());
+      return launch_on(call.x, "residual_norm", [&](void* stream) {
+        return cuda::residual_norm_backward(norm, targets<X, Y>(grad_normed, grad_sum, g, sum, dim, needs),
+                                            rows, target<Math<X>>(scratch), stream);
+      });
+    }
+#endif
     for_each_row_block(rows, dim, [&](std::int64_t block, std::int64_t first, std::int64_t count) {
-      auto* sum = target<Math<X>>(partial) + block * sums * dim;
-      const auto next = [&](bool needed) { return needed ? std::exchange(sum, sum + dim) : nullptr; };
-      residual_norm_backward(norm,
-                             {.grad_normed = pointer<Y>(grad_normed),
-                              .grad_sum = pointer<X>(grad_sum),
-                              .grad_x = target<X>(g.x),
-                              .grad_y = target<Y>(g.y),
-                              .grad_gamma = next(true),
-                              .grad_beta = next(true),
-                              .grad_bias = next(needs.bias),
-                              .grad_scale = next(needs.scale)},
-                             first, count);
+      auto* const of_block = sum + block * sums * dim;
+      residual_norm_backward(norm, targets<X, Y>(grad_normed, grad_sum, g, of_block, dim, needs), first,
+                             count);
     });
   });
-  const auto totals = add_row_blocks(partial).view({sums, dim});
+  const auto totals = (call.x.is_cpu() ? add_row_blocks(partial) : partial).view({sums, dim});
   g.gamma = totals[0];
   g.beta = totals[1];
   if (needs.bias) g.bias = totals[2];

@@ -17,7 +17,8 @@ struct ResidualNorm {
 /// over the rows forward, one backward, keeping sum, and y only where scale needs a gradient. Arithmetic is
 /// in float (double for double), and bfloat16 sums are rounded before the norm; parameters may be float
 /// beside bfloat16 rows, and y bfloat16 beside a float x, as in training under autocast, which itself changes
-/// nothing. Those types on a CPU are fused, all else is residual_norm_reference. Throws ShapeError for shapes
+/// nothing. Those types on a CPU, and on a GPU in a build with STOA_CUDA, are fused, all else is
+/// residual_norm_reference. Throws ShapeError for shapes
 /// that do not fit.
 ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& bias,
                            const at::Tensor& gamma, const at::Tensor& beta, double eps,
