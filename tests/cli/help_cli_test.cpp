@@ -41,8 +41,9 @@ TEST(Help, ExamplesNameFilesThatExist) {
   for (const std::string& command : kCommands) {
     std::istringstream words(run_stoa({command, "--help"}).output);
     for (std::string word; words >> word;)
-      if (word.starts_with("recipes/") || word.starts_with("experiments/"))
+      if (word.starts_with("recipes/") || word.starts_with("experiments/")) {
         EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(STOA_SOURCE_DIR) / word)) << word;
+      }
   }
 }
 

@@ -150,9 +150,8 @@ void advise_on_memory(const Findings& found, std::vector<std::string>& advice) {
 void advise_on_gpus(const Findings& found, std::vector<std::string>& advice) {
   if (!found.gpus.empty() && !found.cuda_build)
     advice.push_back(
-        "there is a GPU but this LibTorch is a CPU build: built with a CUDA LibTorch (Torch_DIR names it), "
-        "Stoa runs "
-        "models on the GPU by LibTorch's own kernels, which was not tested; Stoa's kernels are for CPUs");
+        "there is a GPU but this LibTorch is a CPU build: name a CUDA build with Torch_DIR and build Stoa "
+        "with the preset cuda, which was not tested on a GPU");
   if (found.cuda_build && found.usable_gpus == 0)
     advice.push_back(
         "this LibTorch is a CUDA build but sees no GPU: check the driver (nvidia-smi) and "
