@@ -182,6 +182,27 @@ void gemm_transposed(const float* a, std::int64_t a_stride, const float* b, std:
   }
 }
 
+at::Tensor transposed_products(const at::Tensor& a, const at::Tensor& b,
+                               const std::vector<std::int64_t>& start,
+                               const std::vector<std::int64_t>& count) {
+  constexpr std::int64_t kColumns = 512;  // of a product that one piece of work makes
+  const std::int64_t groups = std::ssize(start), m = a.size(1), n = b.size(1);
+  const auto products = at::empty({groups, m, n}, a.options());
+  const std::int64_t across = (n + kColumns - 1) / kColumns, down = panels_of(m);
+  at::parallel_for(0, groups * down * across, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i) {
+      const std::int64_t group = i / (down * across), column = i % across * kColumns,
+                         row = i / across % down * kPanel;
+      const auto g = static_cast<std::size_t>(group);
+      gemm_transposed(a.const_data_ptr<float>() + start[g] * m, m,
+                      b.const_data_ptr<float>() + start[g] * n + column, n, count[g], row,
+                      std::min(kPanel, m - row), std::min(kColumns, n - column),
+                      products.mutable_data_ptr<float>() + group * m * n + column, n, false);
+    }
+  });
+  return products;
+}
+
 std::int64_t rows_at_once(std::int64_t numbers) {
   constexpr std::int64_t kCacheFloats = 128 * 1024;  // half of a small L2 cache
   return std::clamp<std::int64_t>(kCacheFloats / std::max<std::int64_t>(1, numbers) / 32 * 32, 64, 256);

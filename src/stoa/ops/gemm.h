@@ -72,6 +72,12 @@ void gemm_transposed(const float* a, std::int64_t a_stride, const float* b, std:
                      std::int64_t rows, std::int64_t first, std::int64_t count, std::int64_t n, float* c,
                      std::int64_t c_stride, bool add);
 
+/// a^T b by groups of neighbouring rows, group i from start[i] on: [groups, m, n] for contiguous a [rows, m]
+/// and b [rows, n]. On all threads.
+at::Tensor transposed_products(const at::Tensor& a, const at::Tensor& b,
+                               const std::vector<std::int64_t>& start,
+                               const std::vector<std::int64_t>& count);
+
 /// The largest of a few fixed numbers of rows that fits into `rows`: the micro kernel is compiled anew for
 /// every size it meets.
 std::int64_t tile_rows(std::int64_t rows);

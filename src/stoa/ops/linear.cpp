@@ -26,7 +26,6 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 
 constexpr std::int64_t kPiecesWanted = 16;
-constexpr std::int64_t kColumns = 512;  // of a weight's gradient that one piece of work makes
 
 at::Tensor or_undefined(const OptionalTensor& tensor) {
   return tensor.value_or(at::Tensor());
@@ -217,22 +216,8 @@ LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, con
                 false);
   });
   if (need_bias) result.bias = add_row_blocks(sums);
-  if (need_weight) result.weight = transposed_product(g, x);
+  if (need_weight) result.weight = transposed_products(g, x, {0}, {rows}).squeeze(0);
   return result;
-}
-
-at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& b) {
-  const std::int64_t rows = a.size(0), m = a.size(1), n = b.size(1);
-  const auto product = at::empty({m, n}, a.options());
-  const std::int64_t across = (n + kColumns - 1) / kColumns, down = (m + kPanel - 1) / kPanel;
-  at::parallel_for(0, across * down, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) {
-      const std::int64_t first = i / across * kPanel, column = i % across * kColumns;
-      gemm_transposed(pointer(a), m, pointer(b) + column, n, rows, first, std::min(kPanel, m - first),
-                      std::min(kColumns, n - column), product.mutable_data_ptr<float>() + column, n, false);
-    }
-  });
-  return product;
 }
 
 TORCH_LIBRARY_FRAGMENT(stoa, m) {

@@ -33,7 +33,4 @@ LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, con
                                 const at::Tensor& bias, const at::Tensor& before, Activation activation,
                                 bool need_x, bool need_weight, bool need_bias);
 
-/// a^T b for a [rows, m] and b [rows, n], likewise: [m, n].
-at::Tensor transposed_product(const at::Tensor& a, const at::Tensor& b);
-
 }  // namespace stoa::ops

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kRowsWorthPacking = 96;  // of an expert: fewer do not pay for copying its weights
 constexpr std::int64_t kFewRows = 2048;
-constexpr std::int64_t kColumns = 512;  // of a weight's gradient that one piece of work makes
+constexpr std::int64_t kColumns = 512;  // of a result that one piece of work makes
 
 /// Neighbouring rows of one expert.
 struct Block {
@@ -94,24 +94,6 @@ at::Tensor sum_by_expert(const at::Tensor& partial, const std::vector<Block>& bl
     add_columns(pointer(partial) + static_cast<std::int64_t>(i) * width,
                 sums.mutable_data_ptr<float>() + blocks[i].expert * width, 1, width);
   return sums;
-}
-
-/// sum over an expert's rows of a^T b, by expert: [experts, m, n] for a [rows, m] and b [rows, n].
-at::Tensor products_by_expert(const at::Tensor& a, const at::Tensor& b, const RowLayout& layout) {
-  const std::int64_t experts = std::ssize(layout.start), m = a.size(1), n = b.size(1);
-  const auto products = at::empty({experts, m, n}, a.options());
-  const std::int64_t across = (n + kColumns - 1) / kColumns, down = (m + kPanel - 1) / kPanel;
-  at::parallel_for(0, experts * down * across, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) {
-      const std::int64_t expert = i / (down * across), column = i % across * kColumns,
-                         row = i / across % down * kPanel;
-      const auto e = static_cast<std::size_t>(expert);
-      gemm_transposed(pointer(a) + layout.start[e] * m, m, pointer(b) + layout.start[e] * n + column, n,
-                      layout.count[e], row, std::min(kPanel, m - row), std::min(kColumns, n - column),
-                      products.mutable_data_ptr<float>() + expert * m * n + column, n, false);
-    }
-  });
-  return products;
 }
 
 /// A row's share of the result's gradient, gate * grad[token], and the gate's own gradient.
@@ -248,8 +230,9 @@ BlockGradients blocks_backward(const at::Tensor& grad, const at::Tensor& x, cons
   });
   if (needs.b_in) result.weights.b_in = sum_by_expert(sum_hidden, blocks, experts);
   if (needs.b_out) result.weights.b_out = sum_by_expert(sum_output, blocks, experts);
-  if (needs.w_in) result.weights.w_in = products_by_expert(input, grad_hidden, layout);
-  if (needs.w_out) result.weights.w_out = products_by_expert(trace.hidden_behind, grad_output, layout);
+  if (needs.w_in) result.weights.w_in = transposed_products(input, grad_hidden, layout.start, layout.count);
+  if (needs.w_out)
+    result.weights.w_out = transposed_products(trace.hidden_behind, grad_output, layout.start, layout.count);
   return result;
 }
 
