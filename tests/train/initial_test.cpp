@@ -27,12 +27,15 @@ nn::Weights first_weights(const std::filesystem::path& run, std::vector<std::str
   return checkpoint_of(run, 1).model;
 }
 
+Checkpoint last_checkpoint(const std::filesystem::path& run) {
+  return checkpoint_of(run, CheckpointStore(run / "checkpoints").steps().back());
+}
+
 TEST(Initial, ARunStartsFromTheLastWeightsOfAnother) {
   const ToyScope scope;
   const test::TempDir dir;
   start(dir / "first", {});
-  const auto last = CheckpointStore(dir / "first/checkpoints").steps().back();
-  const auto trained = checkpoint_of(dir / "first", last).model;
+  const auto trained = last_checkpoint(dir / "first").model;
   EXPECT_TRUE(first_weights(dir / "second", {weights_are(dir / "first")})
                   .at("in.weight")
                   .equal(trained.at("in.weight")));
@@ -42,8 +45,7 @@ TEST(Initial, TheAveragedWeightsAreTakenWhereTheRunKeepsThem) {
   const ToyScope scope;
   const test::TempDir dir;
   start(dir / "first", {"train.ema=0.9"});
-  const auto last = CheckpointStore(dir / "first/checkpoints").steps().back();
-  const auto average = checkpoint_of(dir / "first", last).average;
+  const auto average = last_checkpoint(dir / "first").average;
   EXPECT_TRUE(first_weights(dir / "second", {weights_are(dir / "first")})
                   .at("in.weight")
                   .equal(average.at("in.weight")));
@@ -53,8 +55,7 @@ TEST(Initial, AFileWillDo) {
   const ToyScope scope;
   const test::TempDir dir;
   start(dir / "first", {});
-  auto weights =
-      checkpoint_of(dir / "first", CheckpointStore(dir / "first/checkpoints").steps().back()).model;
+  const auto weights = last_checkpoint(dir / "first").model;
   save_safetensors(dir / "weights.safetensors", {weights, {}});
   const auto taken = first_weights(dir / "second", {weights_are(dir / "weights.safetensors")});
   EXPECT_TRUE(taken.at("out.weight").equal(weights.at("out.weight")));
