@@ -70,3 +70,9 @@ def wait_for_quiet():
         if used <= QUIET:
             return None
     return f"{used:.2f} cores are used by others ({', '.join(users) or 'none that shows'}), load {os.getloadavg()[0]:.1f}"
+
+
+def multiplies_bf16():
+    """Whether the CPU has instructions for products in bf16."""
+    with open("/proc/cpuinfo") as info:
+        return any(flag in line.split() for line in info if line.startswith("flags") for flag in ("avx512_bf16", "amx_bf16"))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from harness import machine
+
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 
@@ -81,6 +83,25 @@ def training(name, recipe, aims, roof_aim=None, forms=(None,), compiled_forms=No
                 roof="gemm", roof_aim=roof_aim, check=rows["eager"], takes_recipe=True)
 
 
+def ours(recipe, *settings):
+    return {"mode": "train", "recipe": f"bench/recipes/{recipe}.toml", "set": list(settings)}
+
+
+def bf16_training(name, recipe):
+    """In bf16, beside PyTorch's autocast and beside ourselves in fp32."""
+    rows = set_ups("model", {"mode": "train", "autocast": True})
+    peers = [Peer(row, candidates) for row, candidates in rows.items()]
+    peers.append(Peer("ours in fp32", [Candidate("", ours(recipe), program="model")], rival=False))
+    return Work(name, "model", ours(recipe, 'runtime.precision="bf16"'), peers, check=rows["eager"], tolerance=0.05,
+                usual=machine.multiplies_bf16(), takes_recipe=True)
+
+
+def recomputing(name, recipe):
+    """The price of running layers again in the backward pass, beside the memory that it saves."""
+    kept = Candidate("", ours(recipe), program="model")
+    return Work(name, "model", ours(recipe, "model.recompute=true"), [Peer("all activations kept", [kept])])
+
+
 def latency(name, recipe, aim, forms=(None,), compiled_forms=None):
     spec = {"mode": "infer"}
     rows = set_ups("model", spec, forms, compiled_forms, frozen=True)
@@ -151,6 +172,9 @@ def all_works():
     return [
         training("vit_ti_train", "vit_ti", vit_aims, roof_aim=0.75),
         training("vit_s_train", "vit_s", vit_aims, roof_aim=0.75),
+        bf16_training("vit_ti_bf16_train", "vit_ti"),
+        bf16_training("vit_s_bf16_train", "vit_s"),
+        recomputing("vit_s_recompute_train", "vit_s"),
         training("widenet_ti_train", "widenet_ti", {"best": 1.3}, forms=INDEX_FORMS, compiled_forms=COMPILED_FORMS),
         latency("vit_b_latency", "vit_b16", 1.2),
         latency("widenet_b_latency", "widenet_b", 1.2, forms=INDEX_FORMS, compiled_forms=("slices", "bmm")),

@@ -1,5 +1,5 @@
 // A perceptron's layer, forward and backward: products in blocks with bias and activation applied in the
-// cache, beside ATen's linear and gelu. Arguments: rows, in, out.
+// cache, with operands in fp32 and rounded to bf16, beside ATen's linear and gelu. Arguments: rows, in, out.
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 
@@ -22,14 +22,26 @@ void forward_and_backward(benchmark::State& state, const Form& form, Activation 
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }
 
+at::Tensor blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  Activation activation) {
+  return linear(x, weight, bias, activation);
+}
+at::Tensor bf16_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       Activation activation) {
+  return linear(x, weight, bias, activation, /*bf16=*/true);
+}
+
 void Blocks(benchmark::State& state) {
-  forward_and_backward(state, linear, Activation::kGeluTanh);
+  forward_and_backward(state, blocks, Activation::kGeluTanh);
+}
+void Bf16Blocks(benchmark::State& state) {
+  forward_and_backward(state, bf16_blocks, Activation::kGeluTanh);
 }
 void Reference(benchmark::State& state) {
   forward_and_backward(state, linear_reference, Activation::kGeluTanh);
 }
 void PlainBlocks(benchmark::State& state) {
-  forward_and_backward(state, linear, Activation::kNone);
+  forward_and_backward(state, blocks, Activation::kNone);
 }
 void PlainReference(benchmark::State& state) {
   forward_and_backward(state, linear_reference, Activation::kNone);
@@ -45,6 +57,7 @@ void shapes(benchmark::internal::Benchmark* bench) {
   bench->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 BENCHMARK(Blocks)->Apply(shapes);
+BENCHMARK(Bf16Blocks)->Apply(shapes);
 BENCHMARK(Reference)->Apply(shapes);
 BENCHMARK(PlainBlocks)->Apply(shapes);
 BENCHMARK(PlainReference)->Apply(shapes);

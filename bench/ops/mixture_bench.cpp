@@ -38,10 +38,10 @@ void count_products(benchmark::State& state, const Problem& p) {
   state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void mixture(benchmark::State& state, MixtureBackend backend) {
+void mixture(benchmark::State& state, MixtureBackend backend, bool bf16 = false) {
   const Problem p(state);
   for (auto _ : state) {
-    const auto y = stoa::ops::mixture(p.x, p.assignments, p.weights, {.backend = backend});
+    const auto y = stoa::ops::mixture(p.x, p.assignments, p.weights, {.backend = backend, .bf16 = bf16});
     y.backward(p.grad);
     for (const auto& leaf :
          {p.x, p.assignments.gate, p.weights.w_in, p.weights.b_in, p.weights.w_out, p.weights.b_out})
@@ -79,6 +79,7 @@ void sizes(benchmark::internal::Benchmark* b) {
 }
 
 BENCHMARK_CAPTURE(mixture, sorted, MixtureBackend::kSorted)->Apply(sizes);
+BENCHMARK_CAPTURE(mixture, sorted_bf16, MixtureBackend::kSorted, true)->Apply(sizes);
 BENCHMARK_CAPTURE(mixture, padded, MixtureBackend::kPadded)->Apply(sizes);
 BENCHMARK_CAPTURE(mixture, naive, MixtureBackend::kNaive)->Apply(sizes);
 BENCHMARK(products)->Apply(sizes);

@@ -99,6 +99,7 @@ class TrainingStep:
         data, train, adamw = recipe["data"], recipe["train"], recipe["optimizer"]
         self.model = open_model(spec).train()
         self.limit = train["clip_norm"]
+        self.autocast = spec.get("autocast", False)
         self.images = torch.randn(train["batch_size"], data["channels"], data["image_size"], data["image_size"])
         self.labels = torch.randint(data["classes"], (train["batch_size"],))
         named = list(self.model.named_parameters())
@@ -115,7 +116,8 @@ class TrainingStep:
 
     def run(self):
         self.optimizer.zero_grad(set_to_none=True)
-        loss, accuracy = self.loss(self.images, self.labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            loss, accuracy = self.loss(self.images, self.labels)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.limit, foreach=True)
         numbers = torch.stack([loss.detach(), accuracy, norm]).tolist()

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/utils.h>
 
+#include <bit>
+#include <limits>
+
 #include "stoa/ops/gemm_kernels.h"
 #include "stoa/ops/resample_kernels.h"
 #include "stoa/ops/simd.h"
@@ -31,6 +34,35 @@ TEST(TransposeBlock, TurnsBlocksOfAnySize) {
       transpose_block(from.const_data_ptr<float>(), columns, rows, columns, to.mutable_data_ptr<float>(),
                       rows);
       EXPECT_TRUE(to.equal(from.t()));
+    }
+  });
+}
+
+TEST(RoundRow, RoundsToNearestEvenAndKeepsWhatIsNotFinite) {
+  const float inf = std::numeric_limits<float>::infinity();
+  at_every_level([&] {
+    for (const std::int64_t columns : {1, 7, 8, 64, 131}) {
+      auto from = at::randn({2, columns});
+      from[0][0] = std::bit_cast<float>(0x7fffffffU);  // a NaN whose rounding would carry into the sign
+      if (columns > 4) {
+        from[0][1] = -inf;
+        from[0][2] = std::bit_cast<float>(0x3f808000U);  // ties, to even below and above
+        from[0][3] = std::bit_cast<float>(0x3f818000U);
+        from[1][4] = std::numeric_limits<float>::max();  // to infinity
+      }
+      const auto wanted = from.to(at::kBFloat16), row = at::empty({columns}, at::kBFloat16);
+      const auto bits = [](const at::Tensor& t) { return reinterpret_cast<Bfloat16*>(t.data_ptr()); };
+      for (const std::int64_t r : {0, 1}) {
+        round_row(from[r].const_data_ptr<float>(), columns, bits(row));
+        EXPECT_TRUE(at::equal(row.nan_to_num(7), wanted[r].nan_to_num(7)));
+      }
+      const auto pairs = at::empty({columns, 2}, at::kBFloat16);
+      const auto* const first = from.const_data_ptr<float>();
+      pair_rows(first, first + columns, columns, bits(pairs));
+      EXPECT_TRUE(at::equal(pairs.nan_to_num(7), wanted.t().nan_to_num(7)));
+      pair_rows(first, nullptr, columns, bits(pairs));
+      EXPECT_TRUE(
+          at::equal(pairs.nan_to_num(7), at::stack({wanted[0], at::zeros_like(wanted[0])}, 1).nan_to_num(7)));
     }
   });
 }

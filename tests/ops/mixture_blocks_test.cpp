@@ -5,7 +5,9 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include "stoa/ops/gemm.h"
 #include "stoa/ops/keep_packed.h"
+#include "stoa/ops/linear.h"
 #include "stoa/ops/mixture.h"
 #include "stoa/ops/simd.h"
 
@@ -70,10 +72,46 @@ void expect_near(const Result& found, const Result& wanted, double tolerance) {
     EXPECT_LT(difference(found.gradients[i], wanted.gradients[i]), tolerance) << "gradient " << i;
 }
 
+/// The mixture, an expert after the other, of linear layers with operands in bfloat16.
+at::Tensor of_bf16_layers(const at::Tensor& x, const Assignments& a, const ExpertWeights& w,
+                          const MixtureSettings& settings, const at::Tensor& hidden_mask,
+                          const at::Tensor& output_mask) {
+  auto sum = at::zeros({x.size(0), w.w_out.size(2)}, x.options());
+  const auto masked = [](const at::Tensor& t, const at::Tensor& mask, const at::Tensor& rows) {
+    return mask.defined() ? t * mask.index_select(0, rows) : t;
+  };
+  for (std::int64_t e = 0; e < w.w_in.size(0); ++e) {
+    const auto rows = a.expert.eq(e).nonzero().squeeze(1), tokens = a.token.index_select(0, rows);
+    const auto hidden = linear(x.index_select(0, tokens), w.w_in[e].t(), w.b_in[e], settings.hidden, true);
+    const auto out =
+        linear(masked(hidden, hidden_mask, rows), w.w_out[e].t(), w.b_out[e], settings.output, true);
+    sum =
+        sum.index_add(0, tokens, masked(out, output_mask, rows) * a.gate.index_select(0, rows).unsqueeze(1));
+  }
+  return sum;
+}
+
+at::Tensor bf16_mixture(const at::Tensor& x, const Assignments& assignments, const ExpertWeights& weights,
+                        const MixtureSettings& settings, const at::Tensor& hidden_mask,
+                        const at::Tensor& output_mask) {
+  auto rounding = settings;
+  rounding.bf16 = true;
+  return mixture(x, assignments, weights, rounding, hidden_mask, output_mask);
+}
+
 class MixtureBlocks : public ::testing::TestWithParam<Case> {};
 
 TEST_P(MixtureBlocks, EqualTheReference) {
   expect_near(run(GetParam(), at::kFloat, mixture), run(GetParam(), at::kDouble, mixture_reference), 5e-6);
+}
+
+TEST_P(MixtureBlocks, RoundOnlyTheOperandsInBfloat16) {
+  if (!has_gemm_blocks(Operands::kBfloat16)) GTEST_SKIP() << "this CPU does not multiply bf16 natively";
+  const auto found = run(GetParam(), at::kFloat, bf16_mixture);
+  // where a number lies between two bfloat16 ones, either is right
+  expect_near(found, run(GetParam(), at::kFloat, of_bf16_layers), 2e-3);
+  EXPECT_GT(difference(found.y, run(GetParam(), at::kFloat, mixture).y), found.y.numel() > 3 ? 1e-4 : -1);
+  EXPECT_LT(difference(run(GetParam(), at::kFloat, bf16_mixture, false).y, found.y), 1e-5);
 }
 
 TEST_P(MixtureBlocks, InferenceGivesTheSame) {

@@ -3,25 +3,28 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <map>
 #include <numeric>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "stoa/ops/gemm_kernels.h"
 #include "stoa/ops/keep_packed.h"
+#include "stoa/tensor/runtime.h"
 
 namespace stoa::ops {
 namespace {
 
 constexpr std::int64_t kDepth = 1024;         // of a product made at once: a panel of it fits the L2 cache
-constexpr std::int64_t kTransposeRows = 256;  // of the left-hand side of gemm_transposed() turned at once
+constexpr std::int64_t kTransposeRows = 256;  // of the left-hand side of a transposed product turned at once
+constexpr std::int64_t kRoundedRows = 256;    // of a left-hand side rounded at once
 
 void block(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t a_stride, std::int64_t b_stride,
            std::int64_t c_stride, bool add, const float* a, const float* b, float* c) {
@@ -32,8 +35,17 @@ void block(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t a_stride
 #endif
 }
 
-using Packs =
-    std::map<std::tuple<const float*, std::int64_t, std::int64_t, std::int64_t, bool>, PackedMatrices>;
+void block(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t a_stride, std::int64_t b_stride,
+           std::int64_t c_stride, bool add, const c10::BFloat16* a, const c10::BFloat16* b, float* c) {
+#ifdef CPUBLAS_BRGEMM_BF16BF16F32
+  at::native::cpublas::brgemm(m, n, k, a_stride, b_stride, c_stride, add, a, b, c, /*is_vnni=*/true);
+#else
+  TORCH_INTERNAL_ASSERT(false, "no micro kernel");
+#endif
+}
+
+using Packs = std::map<std::tuple<const float*, std::int64_t, std::int64_t, std::int64_t, bool, Operands>,
+                       PackedMatrices>;
 thread_local Packs* active_packs = nullptr;
 
 std::atomic<bool>& forbidden() {
@@ -46,6 +58,125 @@ std::atomic<bool>& forbidden() {
 
 std::int64_t panels_of(std::int64_t n) {
   return (n + kPanel - 1) / kPanel;
+}
+
+std::int64_t even(std::int64_t n) {
+  return (n + 1) / 2 * 2;
+}
+
+Bfloat16* bits(c10::BFloat16* numbers) {
+  return reinterpret_cast<Bfloat16*>(numbers);
+}
+
+template <class T>
+T* sized(std::vector<T>& buffer, std::int64_t numbers) {
+  if (std::ssize(buffer) < numbers) buffer.resize(static_cast<std::size_t>(numbers));
+  return buffer.data();
+}
+
+/// Rounds rows [rows, columns] to bfloat16 rows of even(columns) numbers.
+void round_rows(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                c10::BFloat16* to) {
+  const std::int64_t width = even(columns);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    round_row(from + r * stride, columns, bits(to + r * width));
+    if (width > columns) to[r * width + columns] = 0;
+  }
+}
+
+/// Rounds and interleaves rows [rows, columns] to [rows / 2, width, 2], a last odd one beside zeros.
+void pair_all_rows(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                   c10::BFloat16* to, std::int64_t width) {
+  for (std::int64_t r = 0; r < rows; r += 2)
+    pair_rows(from + r * stride, r + 1 < rows ? from + (r + 1) * stride : nullptr, columns,
+              bits(to + r * width));
+}
+
+/// Copies columns [column, column + columns) of a matrix [k, n], or [n, k] if `transposed`, to a panel.
+void fill_panel(const float* from, std::int64_t k, std::int64_t n, bool transposed, std::int64_t column,
+                std::int64_t columns, float* to) {
+  if (transposed)
+    transpose_block(from + column * k, k, columns, k, to, kPanel);
+  else
+    for (std::int64_t r = 0; r < k; ++r) std::copy_n(from + r * n + column, columns, to + r * kPanel);
+}
+
+void fill_panel(const float* from, std::int64_t k, std::int64_t n, bool transposed, std::int64_t column,
+                std::int64_t columns, c10::BFloat16* to) {
+  if (!transposed) return pair_all_rows(from + column, n, k, columns, to, kPanel);
+  // two neighbours of a row are one word of the panel
+  thread_local std::vector<c10::BFloat16> rows;
+  auto* const rounded = sized(rows, columns * even(k));
+  round_rows(from + column * k, k, columns, k, rounded);
+  transpose_block(reinterpret_cast<const float*>(rounded), even(k) / 2, columns, even(k) / 2,
+                  reinterpret_cast<float*>(to), kPanel);
+}
+
+template <class T>
+void fill_panels(const float* data, std::int64_t count, std::int64_t k, std::int64_t n, bool transposed,
+                 std::int64_t panel_size, T* buffer) {
+  const std::int64_t panels = panels_of(n);
+  at::parallel_for(0, count * panels,
+                   std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, panel_size)),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (auto i = begin; i < end; ++i) {
+                       const std::int64_t column = i % panels * kPanel;
+                       fill_panel(data + i / panels * k * n, k, n, transposed, column,
+                                  std::min(kPanel, n - column), buffer + i * panel_size);
+                     }
+                   });
+}
+
+/// c = a b or c += a b by panels of b and tiles of a's rows, whose lines are `depth` long at most a product.
+template <class T>
+void multiply_panels(const T* a, std::int64_t a_stride, std::int64_t rows, const T* b,
+                     const RightHandSide& shape, std::int64_t k_size, std::int64_t depth, float* c,
+                     std::int64_t c_stride, bool add) {
+  for (std::int64_t p = 0; p < panels_of(shape.n); ++p) {
+    const T* const panel = b + p * shape.panel_stride;
+    const std::int64_t columns = std::min(kPanel, shape.n - p * kPanel);
+    for (std::int64_t r = 0, m = 0; r < rows; r += m) {
+      m = tile_rows(rows - r);
+      for (std::int64_t k = 0; k < k_size; k += depth)
+        block(m, columns, std::min(depth, k_size - k), a_stride, shape.stride, c_stride, add || k > 0,
+              a + r * a_stride + k, panel + k * shape.stride, c + r * c_stride + p * kPanel);
+    }
+  }
+}
+
+/// A piece of a transposed product: rows [row, row + count) and columns [column, column + columns) of
+/// c [m, n] = a^T b for a [rows, m] and b [rows, n].
+struct TransposedPiece {
+  std::int64_t row, count, column, columns;
+};
+
+void transposed_piece(const float* a, std::int64_t m, const float* b, std::int64_t n, std::int64_t rows,
+                      const TransposedPiece& piece, Operands operands, float* c) {
+  thread_local std::vector<float> turned_rows;
+  thread_local std::vector<c10::BFloat16> rounded_rows, paired_rows;
+  const auto [row, count, column, columns] = piece;
+  float* const to = c + row * n + column;
+  if (rows == 0)
+    for (std::int64_t i = 0; i < count; ++i) std::fill_n(to + i * n, columns, 0.0F);
+  for (std::int64_t r = 0; r < rows;) {
+    // a short rest is multiplied in few fixed sizes, for the same reason as in tile_rows()
+    const std::int64_t depth = rows - r >= kTransposeRows ? kTransposeRows : tile_rows(rows - r);
+    float* const turned = sized(turned_rows, count * depth);
+    transpose_block(a + r * m + row, m, depth, count, turned, depth);
+    const float* const from = b + r * n + column;
+    if (operands == Operands::kFloat) {
+      multiply_panels(turned, depth, count, from, {nullptr, depth, columns, n, kPanel}, depth, depth, to, n,
+                      r > 0);
+    } else {
+      auto* const rounded = sized(rounded_rows, count * even(depth));
+      auto* const paired = sized(paired_rows, even(depth) * columns);
+      round_rows(turned, depth, count, depth, rounded);
+      pair_all_rows(from, n, depth, columns, paired, columns);
+      multiply_panels(rounded, even(depth), count, paired, {nullptr, depth, columns, columns, 2 * kPanel},
+                      even(depth), even(depth), to, n, r > 0);
+    }
+    r += depth;
+  }
 }
 
 }  // namespace
@@ -74,13 +205,22 @@ bool KeepPacked::active() {
   return active_packs != nullptr;
 }
 
-bool has_gemm_blocks() {
-#if defined(CPUBLAS_BRGEMM_F32F32F32) && defined(__x86_64__)
-  static const bool has = at::hasMKLDNN();
-  return has && !forbidden().load(std::memory_order_relaxed);
+bool has_gemm_blocks(Operands operands) {
+#if defined(CPUBLAS_BRGEMM_F32F32F32) && defined(CPUBLAS_BRGEMM_BF16BF16F32) && defined(__x86_64__)
+  static const bool has = at::hasMKLDNN(), has_bf16 = has && cpu_has_bf16();
+  return (operands == Operands::kFloat ? has : has_bf16) && !forbidden().load(std::memory_order_relaxed);
 #else
   return false;
 #endif
+}
+
+Operands choose_operands(bool bf16) {
+  return bf16 && has_gemm_blocks(Operands::kBfloat16) ? Operands::kBfloat16 : Operands::kFloat;
+}
+
+bool autocast_in_blocks(const c10::Device& device) {
+  return device.is_cpu() && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 &&
+         has_gemm_blocks(Operands::kBfloat16);
 }
 
 void forbid_gemm_blocks(bool forbid) {
@@ -88,38 +228,34 @@ void forbid_gemm_blocks(bool forbid) {
 }
 
 RightHandSide PackedMatrices::operator[](std::int64_t i) const {
-  return {buffer_.const_data_ptr<float>() + i * panels_of(n_) * k_ * kPanel, k_, n_, kPanel, k_ * kPanel};
+  const std::int64_t panel_size = buffer_.size(2) * kPanel, offset = i * panels_of(n_) * panel_size;
+  if (buffer_.scalar_type() == at::kBFloat16)
+    return {nullptr, k_, n_, kPanel, panel_size, buffer_.const_data_ptr<c10::BFloat16>() + offset};
+  return {buffer_.const_data_ptr<float>() + offset, k_, n_, kPanel, panel_size};
 }
 
-PackedMatrices pack(const float* data, std::int64_t count, std::int64_t k, std::int64_t n, bool transposed) {
+PackedMatrices pack(const float* data, std::int64_t count, std::int64_t k, std::int64_t n, bool transposed,
+                    Operands operands) {
+  const bool rounded = operands == Operands::kBfloat16;
+  const std::int64_t rows = rounded ? even(k) : k;
   PackedMatrices packed;
-  const std::int64_t panels = panels_of(n);
   packed.k_ = k;
   packed.n_ = n;
-  packed.buffer_ = at::empty({count, panels, k, kPanel}, at::kFloat);
-  auto* const buffer = packed.buffer_.mutable_data_ptr<float>();
-  at::parallel_for(
-      0, count * panels, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, k * kPanel)),
-      [&](std::int64_t begin, std::int64_t end) {
-        for (auto i = begin; i < end; ++i) {
-          const std::int64_t column = i % panels * kPanel, columns = std::min(kPanel, n - column);
-          const float* const from = data + i / panels * k * n;
-          float* const to = buffer + i * k * kPanel;
-          if (transposed)
-            transpose_block(from + column * k, k, columns, k, to, kPanel);
-          else
-            for (std::int64_t r = 0; r < k; ++r) std::copy_n(from + r * n + column, columns, to + r * kPanel);
-        }
-      });
+  packed.buffer_ = at::empty({count, panels_of(n), rows, kPanel}, rounded ? at::kBFloat16 : at::kFloat);
+  if (rounded)
+    fill_panels(data, count, k, n, transposed, rows * kPanel,
+                packed.buffer_.mutable_data_ptr<c10::BFloat16>());
+  else
+    fill_panels(data, count, k, n, transposed, rows * kPanel, packed.buffer_.mutable_data_ptr<float>());
   return packed;
 }
 
 PackedMatrices pack_for(const float* data, std::int64_t count, std::int64_t k, std::int64_t n,
-                        bool transposed, std::int64_t rows) {
+                        bool transposed, Operands operands, std::int64_t rows) {
   constexpr std::int64_t kManyRows = 2048;  // the copy is then a hundredth of the work
-  if (active_packs == nullptr || rows >= kManyRows) return pack(data, count, k, n, transposed);
-  auto& kept = (*active_packs)[{data, count, k, n, transposed}];
-  if (kept.empty()) kept = pack(data, count, k, n, transposed);
+  if (active_packs == nullptr || rows >= kManyRows) return pack(data, count, k, n, transposed, operands);
+  auto& kept = (*active_packs)[{data, count, k, n, transposed, operands}];
+  if (kept.empty()) kept = pack(data, count, k, n, transposed, operands);
   return kept;
 }
 
@@ -150,54 +286,37 @@ void gemm_rows(const float* a, std::int64_t a_stride, std::int64_t rows, const R
     for (std::int64_t r = 0; r < rows; ++r) std::fill_n(c + r * c_stride, b.n, 0.0F);
   if (b.k == 0) return;
   const std::int64_t pieces = (b.k + kDepth - 1) / kDepth, depth = (b.k + pieces - 1) / pieces;
-  for (std::int64_t p = 0; p < panels_of(b.n); ++p) {
-    const float* const panel = b.data + p * b.panel_stride;
-    const std::int64_t columns = std::min(kPanel, b.n - p * kPanel);
-    for (std::int64_t r = 0, m = 0; r < rows; r += m) {
-      m = tile_rows(rows - r);
-      for (std::int64_t k = 0; k < b.k; k += depth)
-        block(m, columns, std::min(depth, b.k - k), a_stride, b.stride, c_stride, add || k > 0,
-              a + r * a_stride + k, panel + k * b.stride, c + r * c_stride + p * kPanel);
-    }
-  }
-}
-
-void gemm_transposed(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
-                     std::int64_t rows, std::int64_t first, std::int64_t count, std::int64_t n, float* c,
-                     std::int64_t c_stride, bool add) {
-  if (rows == 0 && !add)
-    for (std::int64_t i = first; i < first + count; ++i) std::fill_n(c + i * c_stride, n, 0.0F);
-  alignas(64) std::array<float, static_cast<std::size_t>(kPanel * kTransposeRows)> turned;
-  for (std::int64_t r = 0; r < rows;) {
-    // a short rest is multiplied in few fixed sizes, for the same reason as in tile_rows()
-    const std::int64_t depth = rows - r >= kTransposeRows ? kTransposeRows : tile_rows(rows - r);
-    transpose_block(a + r * a_stride + first, a_stride, depth, count, turned.data(), kTransposeRows);
-    for (std::int64_t p = 0; p < n; p += kPanel)
-      for (std::int64_t i = 0, m = 0; i < count; i += m) {
-        m = tile_rows(count - i);
-        block(m, std::min(kPanel, n - p), depth, kTransposeRows, b_stride, c_stride, add || r > 0,
-              turned.data() + i * kTransposeRows, b + r * b_stride + p, c + (first + i) * c_stride + p);
-      }
-    r += depth;
+  if (b.rounded == nullptr)
+    return multiply_panels(a, a_stride, rows, b.data, b, b.k, depth, c, c_stride, add);
+  thread_local std::vector<c10::BFloat16> rounded_rows;
+  for (std::int64_t r = 0; r < rows; r += kRoundedRows) {
+    const std::int64_t count = std::min(kRoundedRows, rows - r);
+    auto* const rounded = sized(rounded_rows, count * even(b.k));
+    round_rows(a + r * a_stride, a_stride, count, b.k, rounded);
+    multiply_panels(rounded, even(b.k), count, b.rounded, b, even(b.k), even(depth), c + r * c_stride,
+                    c_stride, add);
   }
 }
 
 at::Tensor transposed_products(const at::Tensor& a, const at::Tensor& b,
-                               const std::vector<std::int64_t>& start,
-                               const std::vector<std::int64_t>& count) {
-  constexpr std::int64_t kColumns = 512;  // of a product that one piece of work makes
+                               const std::vector<std::int64_t>& start, const std::vector<std::int64_t>& count,
+                               Operands operands) {
   const std::int64_t groups = std::ssize(start), m = a.size(1), n = b.size(1);
   const auto products = at::empty({groups, m, n}, a.options());
-  const std::int64_t across = (n + kColumns - 1) / kColumns, down = panels_of(m);
-  at::parallel_for(0, groups * down * across, 1, [&](std::int64_t begin, std::int64_t end) {
+  // pieces that turn few numbers for many products, but enough of them for all threads
+  std::int64_t tall = operands == Operands::kFloat ? kPanel : 4 * kPanel, wide = 8 * kPanel;
+  const auto pieces = [&] { return groups * ((m + tall - 1) / tall) * ((n + wide - 1) / wide); };
+  while (pieces() < 2 * at::get_num_threads() && std::max(tall, wide) > kPanel)
+    (wide >= tall ? wide : tall) /= 2;
+  const std::int64_t across = (n + wide - 1) / wide, down = (m + tall - 1) / tall;
+  at::parallel_for(0, pieces(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = begin; i < end; ++i) {
-      const std::int64_t group = i / (down * across), column = i % across * kColumns,
-                         row = i / across % down * kPanel;
+      const std::int64_t group = i / (down * across), column = i % across * wide,
+                         row = i / across % down * tall;
       const auto g = static_cast<std::size_t>(group);
-      gemm_transposed(a.const_data_ptr<float>() + start[g] * m, m,
-                      b.const_data_ptr<float>() + start[g] * n + column, n, count[g], row,
-                      std::min(kPanel, m - row), std::min(kColumns, n - column),
-                      products.mutable_data_ptr<float>() + group * m * n + column, n, false);
+      transposed_piece(a.const_data_ptr<float>() + start[g] * m, m, b.const_data_ptr<float>() + start[g] * n,
+                       n, count[g], {row, std::min(tall, m - row), column, std::min(wide, n - column)},
+                       operands, products.mutable_data_ptr<float>() + group * m * n);
     }
   });
   return products;

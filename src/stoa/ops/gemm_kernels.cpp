@@ -67,6 +67,27 @@ void add_columns_impl(const float* from, float* sums, std::int64_t rows, std::in
     for (std::int64_t r = 0; r < rows; ++r) sums[c] += from[r * columns + c];
 }
 
+void round_row_impl(const float* from, std::int64_t columns, Bfloat16* to) {
+  const hn::ScalableTag<float> d;
+  sweep(d, columns,
+        [&](auto part, std::int64_t c) STOA_STEP { part.store(d, part.load(d, from + c), to + c); });
+}
+
+void pair_rows_impl(const float* first, const float* second, std::int64_t columns, Bfloat16* to) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> whole;
+  auto* const words = reinterpret_cast<std::uint32_t*>(to);
+  sweep(d, columns, [&](auto part, std::int64_t c) STOA_STEP {
+    const auto low = hn::ShiftRight<16>(round_to_bfloat16(d, part.load(d, first + c)));
+    auto word = low;
+    if (second != nullptr) {
+      const auto high = round_to_bfloat16(d, part.load(d, second + c));
+      word = hn::Or(low, hn::And(high, hn::Set(whole, 0xffff0000)));
+    }
+    part.store(whole, word, words + c);
+  });
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace stoa::ops
@@ -86,6 +107,18 @@ HWY_EXPORT(add_columns_impl);
 
 void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t columns) {
   STOA_SIMD_DISPATCH(add_columns_impl)(from, sums, rows, columns);
+}
+
+HWY_EXPORT(round_row_impl);
+
+void round_row(const float* from, std::int64_t columns, Bfloat16* to) {
+  STOA_SIMD_DISPATCH(round_row_impl)(from, columns, to);
+}
+
+HWY_EXPORT(pair_rows_impl);
+
+void pair_rows(const float* first, const float* second, std::int64_t columns, Bfloat16* to) {
+  STOA_SIMD_DISPATCH(pair_rows_impl)(first, second, columns, to);
 }
 
 }  // namespace stoa::ops

@@ -2,14 +2,24 @@
 
 #include <cstdint>
 
+#include "stoa/ops/simd.h"
+
+// The row loops of gemm.h. Single-threaded.
 namespace stoa::ops {
 
-/// to[c * to_stride + r] = from[r * from_stride + c] for `rows` x `columns` numbers. Single-threaded.
+/// to[c * to_stride + r] = from[r * from_stride + c] for `rows` x `columns` numbers.
 void transpose_block(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
                      float* to, std::int64_t to_stride);
 
 /// sums[c] += the sum of from[r][c] over `rows` rows, in their order, for rows [rows, columns] one behind the
 /// other.
 void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t columns);
+
+/// to[c] = from[c] rounded to nearest, ties to even; NaN stays NaN.
+void round_row(const float* from, std::int64_t columns, Bfloat16* to);
+
+/// Two rows rounded likewise and interleaved: to[2 c] = first[c], to[2 c + 1] = second[c], or 0 where
+/// `second` is null.
+void pair_rows(const float* first, const float* second, std::int64_t columns, Bfloat16* to);
 
 }  // namespace stoa::ops

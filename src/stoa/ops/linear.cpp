@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -62,14 +61,16 @@ void for_each_block(std::int64_t rows, std::int64_t size, const Work& work) {
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const OptionalTensor& bias, std::int64_t activation) {
+                            const at::Tensor& weight, const OptionalTensor& bias, std::int64_t activation,
+                            bool bf16) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto rows = x.reshape({-1, x.size(-1)}).contiguous();
     const auto w = weight.contiguous();
     const auto b = bias ? bias->contiguous() : at::Tensor();
-    auto pass = linear_forward(rows, w, b, static_cast<Activation>(activation));
+    auto pass = linear_forward(rows, w, b, static_cast<Activation>(activation), choose_operands(bf16));
     context->save_for_backward({rows, w, b, pass.before});
     context->saved_data["activation"] = activation;
+    context->saved_data["bf16"] = bf16;
     context->saved_data["shape"] = x.sizes().vec();
     auto shape = x.sizes().vec();
     shape.back() = weight.size(0);
@@ -85,15 +86,16 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     const auto activation = static_cast<Activation>(context->saved_data["activation"].toInt());
     const auto need = [&](std::size_t i) { return context->needs_input_grad(i); };
     const auto grad = grads[0].reshape({-1, grads[0].size(-1)}).contiguous();
-    auto g = linear_backward(grad, saved[0], saved[1], saved[2], saved[3], activation, need(0), need(1),
+    auto g = linear_backward(grad, saved[0], saved[1], saved[2], saved[3], activation,
+                             choose_operands(context->saved_data["bf16"].toBool()), need(0), need(1),
                              saved[2].defined() && need(2));
     if (g.x.defined()) g.x = g.x.view(context->saved_data["shape"].toIntVector());
-    return {g.x, g.weight, g.bias, at::Tensor()};
+    return {g.x, g.weight, g.bias, at::Tensor(), at::Tensor()};
   }
 };
 
 at::Tensor compute(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                   std::int64_t activation) {
+                   std::int64_t activation, bool bf16) {
   const auto f = static_cast<Activation>(activation);
   const auto b = or_undefined(bias);
   check(x, weight, b);
@@ -101,39 +103,47 @@ at::Tensor compute(const at::Tensor& x, const at::Tensor& weight, const Optional
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return linear_forward(x.reshape({-1, x.size(-1)}).contiguous(), weight.contiguous(),
-                        b.defined() ? b.contiguous() : b, f)
+                        b.defined() ? b.contiguous() : b, f, choose_operands(bf16))
       .output.view(shape);
 }
 
 at::Tensor call(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                std::int64_t activation) {
+                std::int64_t activation, bool bf16) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("stoa::linear", "").typed<decltype(compute)>();
-  return op.call(x, weight, bias, activation);
+  return op.call(x, weight, bias, activation, bf16);
 }
 
 at::Tensor differentiate(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                         std::int64_t activation) {
+                         std::int64_t activation, bool bf16) {
   const auto b = or_undefined(bias);
   const bool any = x.requires_grad() || weight.requires_grad() || (b.defined() && b.requires_grad());
   if (!any || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call(x, weight, bias, activation);
+    return call(x, weight, bias, activation, bf16);
   }
   check(x, weight, b);
-  if (in_blocks(x, weight, b)) return LinearFunction::apply(x, weight, bias, activation);
+  if (in_blocks(x, weight, b)) return LinearFunction::apply(x, weight, bias, activation, bf16);
   if (activation == 0) return at::linear(x, weight, bias);
   return bias_activation(at::linear(x, weight), b, static_cast<Activation>(activation));
 }
 
 at::Tensor autocast(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                    std::int64_t activation) {
+                    std::int64_t activation, bool) {
+  const auto b = or_undefined(bias);
+  if (autocast_in_blocks(x.device())) {
+    const auto rows = x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
+    if (in_blocks(rows, weight, b)) {
+      const c10::impl::ExcludeDispatchKeyGuard without_autocast(c10::autocast_dispatch_keyset);
+      return call(rows, weight, bias, activation, /*bf16=*/true);
+    }
+  }
   if (activation == 0) return at::linear(x, weight, bias);
-  return bias_activation(at::linear(x, weight), or_undefined(bias), static_cast<Activation>(activation));
+  return bias_activation(at::linear(x, weight), b, static_cast<Activation>(activation));
 }
 
-at::Tensor shape_only(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                      std::int64_t) {
+at::Tensor shape_only(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::int64_t,
+                      bool) {
   check(x, weight, or_undefined(bias));
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
@@ -143,8 +153,8 @@ at::Tensor shape_only(const at::Tensor& x, const at::Tensor& weight, const Optio
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                  Activation activation) {
-  return call(x, weight, optional(bias), static_cast<std::int64_t>(activation));
+                  Activation activation, bool bf16) {
+  return call(x, weight, optional(bias), static_cast<std::int64_t>(activation), bf16);
 }
 
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -153,9 +163,9 @@ at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const
 }
 
 LinearPass linear_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                          Activation activation) {
+                          Activation activation, Operands operands) {
   const std::int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
-  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, rows);
+  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, operands, rows);
   LinearPass pass;
   pass.output = at::empty({rows, out}, x.options());
   if (activation != Activation::kNone) pass.before = at::empty({rows, out}, x.options());
@@ -190,14 +200,14 @@ LinearPass linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
 
 LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias, const at::Tensor& before, Activation activation,
-                                bool need_x, bool need_weight, bool need_bias) {
+                                Operands operands, bool need_x, bool need_weight, bool need_bias) {
   const std::int64_t rows = grad.size(0), in = weight.size(1), out = weight.size(0);
   const bool plain = activation == Activation::kNone;
   LinearGradients result;
   const auto g = plain ? grad : at::empty_like(grad);  // the gradient of x W^T + b
   PackedMatrices w;
   if (need_x) {
-    w = pack(pointer(weight), 1, out, in, /*transposed=*/false);
+    w = pack(pointer(weight), 1, out, in, /*transposed=*/false, operands);
     result.x = at::empty({rows, in}, grad.options());
   }
   const std::int64_t size = rows_at_once(in + 3 * out);
@@ -216,12 +226,12 @@ LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, con
                 false);
   });
   if (need_bias) result.bias = add_row_blocks(sums);
-  if (need_weight) result.weight = transposed_products(g, x, {0}, {rows}).squeeze(0);
+  if (need_weight) result.weight = transposed_products(g, x, {0}, {rows}, operands).squeeze(0);
   return result;
 }
 
 TORCH_LIBRARY_FRAGMENT(stoa, m) {
-  m.def("linear(Tensor x, Tensor weight, Tensor? bias=None, int activation=0) -> Tensor");
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias=None, int activation=0, bool bf16=False) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
   m.impl("linear", &compute);

@@ -9,6 +9,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/gemm.h"
 #include "stoa/ops/mixture_blocks.h"
 #include "stoa/ops/mixture_experts.h"
 #include "stoa/ops/mixture_rows.h"
@@ -108,6 +109,7 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     context->saved_data["hidden"] = static_cast<std::int64_t>(call.settings.hidden);
     context->saved_data["output"] = static_cast<std::int64_t>(call.settings.output);
     context->saved_data["backend"] = static_cast<std::int64_t>(call.settings.backend);
+    context->saved_data["bf16"] = call.settings.bf16;
     return pass.output;
   }
 
@@ -125,9 +127,9 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const RowMasks masks{saved[8], saved[9]};
     auto& data = context->saved_data;
     const auto layout = c10::static_intrusive_pointer_cast<RowLayout>(data["layout"].toCapsule());
-    const MixtureSettings settings{static_cast<Activation>(data["hidden"].toInt()),
-                                   static_cast<Activation>(data["output"].toInt()),
-                                   static_cast<MixtureBackend>(data["backend"].toInt())};
+    const MixtureSettings settings{
+        static_cast<Activation>(data["hidden"].toInt()), static_cast<Activation>(data["output"].toInt()),
+        static_cast<MixtureBackend>(data["backend"].toInt()), data["bf16"].toBool()};
     const auto need = [&](std::size_t i) { return context->needs_input_grad(i); };
     const ExpertNeeds needs{need(0), need(2), need(3), need(4), need(5)};
 
@@ -194,6 +196,11 @@ at::Tensor autocast(const Call& call) {
   const auto type = at::autocast::get_autocast_dtype(device);
   const auto cast = [&](at::Tensor& tensor) { tensor = at::autocast::cached_cast(type, tensor, device); };
   auto lower = call;
+  if (autocast_in_blocks(call.x.device())) {
+    if (lower.x.scalar_type() == at::kBFloat16) lower.x = lower.x.to(at::kFloat);
+    lower.settings.bf16 = true;
+    if (in_blocks(lower.x, lower.weights, lower.settings.backend)) return dispatch(lower);
+  }
   for (auto* tensor :
        {&lower.x, &lower.weights.w_in, &lower.weights.b_in, &lower.weights.w_out, &lower.weights.b_out})
     cast(*tensor);
@@ -211,8 +218,8 @@ template <at::Tensor (*kernel)(const Call&)>
 at::Tensor unpack(const at::Tensor& x, const at::Tensor& token, const at::Tensor& expert,
                   const at::Tensor& gate, const at::Tensor& w_in, const at::Tensor& b_in,
                   const at::Tensor& w_out, const at::Tensor& b_out, std::int64_t hidden, std::int64_t output,
-                  std::int64_t backend, const OptionalTensor& hidden_mask,
-                  const OptionalTensor& output_mask) {
+                  std::int64_t backend, const OptionalTensor& hidden_mask, const OptionalTensor& output_mask,
+                  bool bf16) {
   for (const auto activation : {hidden, output})
     if (activation < 0 || activation > 3)
       throw Error(
@@ -223,7 +230,7 @@ at::Tensor unpack(const at::Tensor& x, const at::Tensor& token, const at::Tensor
                  {token, expert, gate},
                  {w_in, b_in, w_out, b_out},
                  {static_cast<Activation>(hidden), static_cast<Activation>(output),
-                  static_cast<MixtureBackend>(backend)},
+                  static_cast<MixtureBackend>(backend), bf16},
                  hidden_mask.value_or(at::Tensor()),
                  output_mask.value_or(at::Tensor())});
 }
@@ -237,7 +244,8 @@ at::Tensor dispatch(const Call& call) {
   const auto& [x, a, w, settings, hidden_mask, output_mask] = call;
   return op.call(x, a.token, a.expert, a.gate, w.w_in, w.b_in, w.w_out, w.b_out,
                  static_cast<std::int64_t>(settings.hidden), static_cast<std::int64_t>(settings.output),
-                 static_cast<std::int64_t>(settings.backend), optional(hidden_mask), optional(output_mask));
+                 static_cast<std::int64_t>(settings.backend), optional(hidden_mask), optional(output_mask),
+                 settings.bf16);
 }
 
 }  // namespace
@@ -254,7 +262,8 @@ TORCH_LIBRARY_FRAGMENT(stoa, m) {
   m.def(
       "mixture(Tensor x, Tensor token, Tensor expert, Tensor gate, Tensor w_in, Tensor b_in, Tensor w_out, "
       "Tensor b_out, "
-      "int hidden=1, int output=0, int backend=2, Tensor? hidden_mask=None, Tensor? output_mask=None) -> "
+      "int hidden=1, int output=0, int backend=2, Tensor? hidden_mask=None, Tensor? output_mask=None, bool "
+      "bf16=False) -> "
       "Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {

@@ -48,13 +48,13 @@ const float* pointer(const at::Tensor& tensor) {
 /// Stacked weights [experts, k, n] as right-hand sides, or their transposes [experts, n, k].
 class Stacked {
  public:
-  Stacked(const at::Tensor& weights, bool transposed, std::int64_t rows)
+  Stacked(const at::Tensor& weights, bool transposed, Operands operands, std::int64_t rows)
       : data_(pointer(weights)), k_(weights.size(1)), n_(weights.size(2)) {
     const std::int64_t experts = weights.size(0);
     if (transposed)
-      packed_ = pack(data_, experts, n_, k_, true);
-    else if (rows / experts >= kRowsWorthPacking || KeepPacked::active())
-      packed_ = pack_for(data_, experts, k_, n_, false, rows);
+      packed_ = pack(data_, experts, n_, k_, true, operands);
+    else if (rows / experts >= kRowsWorthPacking || operands != Operands::kFloat || KeepPacked::active())
+      packed_ = pack_for(data_, experts, k_, n_, false, operands, rows);
   }
   RightHandSide operator[](std::int64_t expert) const {
     return packed_.empty() ? RightHandSide::row_major(data_ + expert * k_ * n_, k_, n_) : packed_[expert];
@@ -138,14 +138,16 @@ void layer_of_few(const float* from, const Stacked& w, const at::Tensor& bias, A
 }  // namespace
 
 bool can_use_blocks(const at::Tensor& x, const ExpertWeights& weights) {
-  return has_gemm_blocks() && x.is_cpu() && x.scalar_type() == at::kFloat && weights.w_in.numel() > 0 &&
-         weights.w_out.numel() > 0;
+  return has_gemm_blocks() && x.is_cpu() && x.scalar_type() == at::kFloat &&
+         weights.w_in.scalar_type() == at::kFloat && weights.w_in.numel() > 0 && weights.w_out.numel() > 0;
 }
 
 ExpertTrace blocks_forward(const at::Tensor& x, const ExpertWeights& weights, const RowLayout& layout,
                            const MixtureSettings& settings, const RowMasks& masks, bool keep) {
   const std::int64_t dim = weights.w_in.size(1), hidden = weights.w_in.size(2), out = weights.w_out.size(2);
-  const Stacked w_in(weights.w_in, false, layout.rows), w_out(weights.w_out, false, layout.rows);
+  const auto operands = choose_operands(settings.bf16);
+  const Stacked w_in(weights.w_in, false, operands, layout.rows),
+      w_out(weights.w_out, false, operands, layout.rows);
   ExpertTrace trace;
   if (keep) {
     trace.hidden_before = at::empty({layout.rows, hidden}, x.options());
@@ -193,7 +195,9 @@ BlockGradients blocks_backward(const at::Tensor& grad, const at::Tensor& x, cons
   };
   const auto blocks = cut(layout, rows_at_once(dim + 2 * hidden + out));
   const auto count_blocks = std::ssize(blocks);
-  const Stacked w_out_t(weights.w_out, true, layout.rows), w_in_t(weights.w_in, true, layout.rows);
+  const auto operands = choose_operands(settings.bf16);
+  const Stacked w_out_t(weights.w_out, true, operands, layout.rows),
+      w_in_t(weights.w_in, true, operands, layout.rows);
   const auto input = rows_of(needs.w_in, dim), grad_hidden = rows_of(needs.w_in, hidden),
              grad_output = rows_of(needs.w_out, out);
   const auto sum_hidden = at::zeros({count_blocks, hidden}, x.options()),
@@ -230,9 +234,11 @@ BlockGradients blocks_backward(const at::Tensor& grad, const at::Tensor& x, cons
   });
   if (needs.b_in) result.weights.b_in = sum_by_expert(sum_hidden, blocks, experts);
   if (needs.b_out) result.weights.b_out = sum_by_expert(sum_output, blocks, experts);
-  if (needs.w_in) result.weights.w_in = transposed_products(input, grad_hidden, layout.start, layout.count);
+  if (needs.w_in)
+    result.weights.w_in = transposed_products(input, grad_hidden, layout.start, layout.count, operands);
   if (needs.w_out)
-    result.weights.w_out = transposed_products(trace.hidden_behind, grad_output, layout.start, layout.count);
+    result.weights.w_out =
+        transposed_products(trace.hidden_behind, grad_output, layout.start, layout.count, operands);
   return result;
 }
 

@@ -34,7 +34,19 @@ HWY_INLINE hn::Vec<D> load(D d, const Bfloat16* HWY_RESTRICT from) {
   return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(whole, bits)));
 }
 
-/// Lanes(d) numbers to any address; bfloat16 rounds to nearest, ties to even, and keeps NaN a NaN.
+/// Bits whose upper halves are the numbers rounded to bfloat16: to nearest, ties to even, NaN stays NaN.
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bfloat16(D d, hn::Vec<D> v) {
+  const hn::RebindToUnsigned<D> whole;
+  const auto bits = hn::BitCast(whole, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(whole, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(whole, 0x7fff)));
+  const auto finite =
+      hn::IfThenElse(hn::Eq(v, v), hn::BitCast(d, rounded), hn::BitCast(d, hn::Set(whole, 0x7fc00000)));
+  return hn::BitCast(whole, finite);
+}
+
+/// Lanes(d) numbers to any address; bfloat16 rounds as above.
 template <class D, class T>
 HWY_INLINE void store(D d, hn::Vec<D> v, T* HWY_RESTRICT to) {
   hn::StoreU(v, d, to);
@@ -42,14 +54,8 @@ HWY_INLINE void store(D d, hn::Vec<D> v, T* HWY_RESTRICT to) {
 template <class D>
 HWY_INLINE void store(D d, hn::Vec<D> v, Bfloat16* HWY_RESTRICT to) {
   const hn::Rebind<std::uint16_t, D> half;
-  const hn::RebindToUnsigned<D> whole;
   const hn::RebindToSigned<D> sign;
-  const auto bits = hn::BitCast(whole, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(whole, 1));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(whole, 0x7fff)));
-  const auto finite =
-      hn::IfThenElse(hn::Eq(v, v), hn::BitCast(d, rounded), hn::BitCast(d, hn::Set(whole, 0x7fc00000)));
-  const auto upper = hn::BitCast(sign, hn::ShiftRight<16>(hn::BitCast(whole, finite)));
+  const auto upper = hn::BitCast(sign, hn::ShiftRight<16>(round_to_bfloat16(d, v)));
   hn::StoreU(hn::DemoteTo(half, upper), half, reinterpret_cast<std::uint16_t*>(to));
 }
 

@@ -6,11 +6,14 @@
 #include "stoa/ops/gemm.h"
 #include "stoa/optim/optimizer.h"
 #include "stoa/systems/wide_net/model.h"
+#include "stoa/tensor/runtime.h"
 
 namespace stoa::wide_net {
 namespace {
 
-std::vector<double> losses_of(const WideNetOptions& options) {
+std::vector<double> losses_of(const WideNetOptions& options, bool bf16 = false) {
+  Runtime runtime;
+  runtime.bf16 = bf16;
   torch::manual_seed(12);
   WideNetImpl model(options, {3, 16, 10});
   model.train();
@@ -21,7 +24,10 @@ std::vector<double> losses_of(const WideNetOptions& options) {
   for (int step = 0; step < 20; ++step) {
     torch::manual_seed(static_cast<std::uint64_t>(step));
     optimizer->zero_grad();
-    const auto output = model.classify(images);
+    const auto output = [&] {
+      const AutocastScope autocast(runtime);
+      return model.classify(images);
+    }();
     auto loss = at::cross_entropy_loss(output.logits, labels);
     losses.push_back(loss.item<double>());
     for (const auto& side : output.side.losses) loss = loss + side.value;
@@ -54,6 +60,16 @@ WideNetOptions small() {
 
 TEST(FastForms, TrainAWideNetAlike) {
   expect_same_curve(small());
+}
+
+TEST(FastForms, TrainAWideNetAlikeWithOperandsInBfloat16) {
+  if (!ops::has_gemm_blocks(ops::Operands::kBfloat16)) GTEST_SKIP() << "this CPU does not multiply bf16 natively";
+  auto options = small();
+  options.router.noise = 0;
+  const auto whole = losses_of(options), rounded = losses_of(options, /*bf16=*/true);
+  EXPECT_NE(whole, rounded);
+  for (std::size_t i = 0; i < whole.size(); ++i)
+    EXPECT_NEAR(whole[i], rounded[i], 0.05 * whole.front()) << "step " << i;
 }
 
 TEST(FastForms, TrainAVisionTransformerAlike) {
