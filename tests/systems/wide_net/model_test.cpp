@@ -272,6 +272,42 @@ TEST(WideNet, DropPathAndLayerScaleTrain) {
   for (const auto& parameter : nn::distinct_parameters(*model)) EXPECT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
 }
 
+/// Logits, losses, statistics, then all gradients of a training pass.
+std::vector<at::Tensor> training_pass(WideNetOptions options, bool recompute) {
+  options.recompute = recompute;
+  auto model = make(options, at::kFloat);
+  model->train();
+  torch::manual_seed(5);
+  const auto output = model->classify(images(4, at::kFloat));
+  auto loss = output.logits.square().sum();
+  std::vector<at::Tensor> all = {output.logits.detach()};
+  for (const auto& side : output.side.losses) {
+    loss = loss + side.value;
+    all.push_back(side.value.detach());
+  }
+  for (const auto& statistic : output.side.statistics) all.push_back(statistic.value.detach());
+  loss.backward();
+  for (const auto& parameter : nn::distinct_parameters(*model)) all.push_back(parameter.tensor.grad());
+  return all;
+}
+
+TEST(WideNet, RecomputedLayersTrainAlike) {
+  auto mixtures = tiny();  // with noise in the router, all losses, and layers that share their weights
+  mixtures.dropout = 0.2;
+  mixtures.drop_path = 0.3;
+  mixtures.router.noise = 1;
+  mixtures.router.z_weight = 0.1;
+  mixtures.router.importance_weight = mixtures.router.load_weight = 0.1;
+  auto dense = tiny();
+  dense.mixture_layers = 1;
+  dense.share_attention = dense.share_mlp = false;
+  for (const auto& options : {mixtures, dense}) {
+    const auto kept = training_pass(options, false), again = training_pass(options, true);
+    ASSERT_EQ(kept.size(), again.size());
+    for (std::size_t i = 0; i < kept.size(); ++i) EXPECT_TRUE(kept[i].allclose(again[i], 1e-5, 1e-6)) << i;
+  }
+}
+
 TEST(LnSpread, IsZeroForEqualLayersAndTheMeanSquareOtherwise) {
   EXPECT_EQ(ln_spread(at::ones({4, 3})).abs().max().item<double>(), 0);
   // two layers that differ by 2 in every coordinate: ordered pairs give 2 * 4 * d over d * 2^2

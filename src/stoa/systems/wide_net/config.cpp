@@ -44,6 +44,8 @@ void WideNetOptions::visit(FieldVisitor& v) {
   v.field("attention_dropout", attention_dropout, "dropout of attention weights");
   v.field("drop_path", drop_path, "stochastic depth of the last layer, rising linearly from 0");
   v.field("layer_scale", layer_scale, "initial per-layer scale of both branches; 0 has none");
+  v.field("recompute", recompute,
+          "run each layer again in the backward pass instead of keeping what it needs: less memory, a third more time");
   v.choice("attention_init", attention_init,
            {{"glorot", nn::AttentionInit::kGlorot}, {"fused", nn::AttentionInit::kFused}, {"code", nn::AttentionInit::kCode}},
            "Glorot-uniform by matrix, with q, k, v as one matrix, or as the original program's three-axis kernels");

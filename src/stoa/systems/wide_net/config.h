@@ -43,6 +43,7 @@ struct WideNetOptions {
   double attention_dropout = 0;        ///< on attention weights
   double drop_path = 0;                ///< stochastic depth of the last layer, rising linearly from 0
   double layer_scale = 0;              ///< initial per-layer scale of both branches; 0 has none
+  bool recompute = false;              ///< layers run again in the backward pass: less memory, more time
   nn::AttentionInit attention_init = nn::AttentionInit::kGlorot;
   ops::Activation activation = ops::Activation::kGeluTanh;
   ops::Activation ffn_output_activation = ops::Activation::kNone;

@@ -30,22 +30,24 @@ nn::ModelDescription WideNetImpl::describe() const {
   const std::int64_t mixtures = std::count_if(layers_.begin(), layers_.end(), [](const Layer& l) { return l.mixture >= 0; });
   const std::int64_t dense = o.depth - mixtures;
   const std::int64_t f = o.expert_width(), experts = o.router.experts, k = o.router.top_k;
+  // layers whose activations are there at once; between the others stand the layer norms' sums and results
+  const auto kept = [&](std::int64_t layers) { return o.recompute ? std::min<std::int64_t>(layers, 1) : layers; };
   nn::ModelDescription model;
   model.input = format("{} x {} x {}", input_.channels, input_.image_size, input_.image_size);
   model.parts.push_back({"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d, n * d});
   model.parts.push_back({"positions", position.numel(), 0, 0});
   // inputs and results of the block's operations that the backward pass reads: input, normed, q k v, mixed, projected
-  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), o.depth * t * 7 * d});
+  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), kept(o.depth) * t * 7 * d});
   if (dense > 0)
-    model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim, dense * t * (3 * d + 2 * o.mlp_dim)});
+    model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim, kept(dense) * t * (3 * d + 2 * o.mlp_dim)});
   if (mixtures > 0) {
     std::int64_t routers = 0;
     for (const auto& module : *mixture) routers += count(*module->as<nn::Mixture>()->router);
-    model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f, mixtures * t * (d + k * (2 * d + 2 * f))});
-    model.parts.push_back({"router", routers, mixtures * t * d * experts, mixtures * t * 2 * experts});
+    model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f, kept(mixtures) * t * (d + k * (2 * d + 2 * f))});
+    model.parts.push_back({"router", routers, mixtures * t * d * experts, kept(mixtures) * t * 2 * experts});
   }
   model.parts.push_back({"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0, (2 * o.depth + 1) * t * d});
-  if (!scale1.empty()) model.parts.push_back({"layer scales", 2 * o.depth * d, 0, 2 * o.depth * t * d});
+  if (!scale1.empty()) model.parts.push_back({"layer scales", 2 * o.depth * d, 0, 2 * kept(o.depth) * t * d});
   if (map_attention) model.parts.push_back({"attention pooling", count(*map_attention), t * 4 * d * d + 2 * t * t * d, t * 6 * d});
   if (representation) model.parts.push_back({"representation", count(*representation), d * d, 2 * d});
   model.parts.push_back({"head", count(*head), d * input_.classes, d + input_.classes});

@@ -4,10 +4,13 @@
 #include <torch/types.h>
 
 #include <map>
+#include <memory>
+#include <utility>
 
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/part_scope.h"
+#include "stoa/nn/recompute.h"
 
 namespace stoa::wide_net {
 namespace {
@@ -105,45 +108,82 @@ at::Tensor WideNetImpl::pool(const at::Tensor& x) {
   return x.mean(1);
 }
 
+const torch::nn::LayerNormImpl& WideNetImpl::norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const {
+  return *norms->ptr<torch::nn::LayerNormImpl>(static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].norm));
+}
+
+WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed, WideNetTrace* trace) {
+  const auto& layer = layers_[static_cast<std::size_t>(i)];
+  const auto mixed = nn::in_part("attention", [&] {
+    const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
+    return options_.dropout > 0 ? at::dropout(y, options_.dropout, is_training()) : y;
+  });
+  const auto middle = add(x, mixed, scale1, i, norm_of(norm2, i));
+  Passed passed;
+  at::Tensor answer;
+  if (layer.mixture >= 0) {
+    const nn::PartScope part("experts");
+    auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(middle.normed);
+    answer = result.output;
+    passed.routing = std::move(result.statistics);
+    if (trace != nullptr) trace->routing.push_back(std::move(result.routing));
+  } else {
+    const nn::PartScope part("perceptrons");
+    answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
+  }
+  const bool last = i + 1 == options_.depth;
+  const auto after = add(middle.sum, answer, scale2, i, last ? *final_norm : norm_of(norm1, i + 1));
+  passed.x = after.sum;
+  passed.normed = after.normed;
+  if (trace != nullptr) {
+    trace->after_attention.push_back(middle.sum);
+    trace->ffn_input.push_back(middle.normed);
+    trace->output.push_back(passed.x);
+  }
+  return passed;
+}
+
+WideNetImpl::Passed WideNetImpl::pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x, const at::Tensor& normed) {
+  using nn::RoutingStatistics;
+  static constexpr at::Tensor RoutingStatistics::* kDifferentiable[] = {
+      &RoutingStatistics::probability, &RoutingStatistics::z, &RoutingStatistics::importance, &RoutingStatistics::load_loss};
+  const auto first = std::make_shared<std::optional<Passed>>();  // the block lives longer than this call
+  const auto block = [this, i, first](const std::vector<at::Tensor>& inputs) {
+    auto passed = pass_layer(i, inputs[0], inputs[1], nullptr);
+    std::vector<at::Tensor> outputs = {passed.x, passed.normed};
+    if (passed.routing)
+      for (const auto member : kDifferentiable)
+        if (((*passed.routing).*member).defined()) outputs.push_back((*passed.routing).*member);
+    if (!*first) *first = std::move(passed);
+    return outputs;
+  };
+  const auto outputs = nn::recompute(block, {x, normed});
+  Passed passed = **first;
+  **first = {};  // of it the second run needs nothing
+  passed.x = outputs[0];
+  passed.normed = outputs[1];
+  auto next = outputs.begin() + 2;
+  if (passed.routing)
+    for (const auto member : kDifferentiable)
+      if (((*passed.routing).*member).defined()) (*passed.routing).*member = *next++;
+  return passed;
+}
+
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) { return classify(images, nullptr); }
 
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTrace* trace) {
   auto x = embed(images);
   if (trace != nullptr) trace->embedded = x;
-  const auto norm = [](const torch::nn::ModuleList& norms, const Layer& layer) -> const torch::nn::LayerNormImpl& {
-    return *norms->ptr<torch::nn::LayerNormImpl>(static_cast<std::size_t>(layer.norm));
-  };
   auto normed = nn::in_part("layer norms", [&] {
-    return ops::layer_norm(x, norm(norm1, layers_[0]).weight, norm(norm1, layers_[0]).bias, kNormEps);
+    return ops::layer_norm(x, norm_of(norm1, 0).weight, norm_of(norm1, 0).bias, kNormEps);
   });
+  const bool again = options_.recompute && is_training() && trace == nullptr;
   std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = 0; i < options_.depth; ++i) {
-    const auto& layer = layers_[static_cast<std::size_t>(i)];
-    const auto mixed = nn::in_part("attention", [&] {
-      const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
-      return options_.dropout > 0 ? at::dropout(y, options_.dropout, is_training()) : y;
-    });
-    const auto middle = add(x, mixed, scale1, i, norm(norm2, layer));
-    if (trace != nullptr) trace->after_attention.push_back(middle.sum);
-    at::Tensor answer;
-    if (layer.mixture >= 0) {
-      const nn::PartScope part("experts");
-      auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(middle.normed);
-      answer = result.output;
-      calls.push_back(std::move(result.statistics));
-      if (trace != nullptr) trace->routing.push_back(std::move(result.routing));
-    } else {
-      const nn::PartScope part("perceptrons");
-      answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
-    }
-    const bool last = i + 1 == options_.depth;
-    const auto after = add(middle.sum, answer, scale2, i, last ? *final_norm : norm(norm1, layers_[static_cast<std::size_t>(i) + 1]));
-    x = after.sum;
-    normed = after.normed;
-    if (trace != nullptr) {
-      trace->ffn_input.push_back(middle.normed);
-      trace->output.push_back(x);
-    }
+    auto passed = again ? pass_layer_again_in_backward(i, x, normed) : pass_layer(i, x, normed, trace);
+    x = passed.x;
+    normed = passed.normed;
+    if (passed.routing) calls.push_back(std::move(*passed.routing));
   }
   const auto pooled = pool(normed);
   const at::Tensor represented =
