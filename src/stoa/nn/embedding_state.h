@@ -1,0 +1,118 @@
+#pragma once
+
+// What EmbeddingTables holds. Internal to nn/embedding_*.cpp.
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "stoa/nn/embedding_tables.h"
+#include "stoa/ops/table_rows.h"
+#include "stoa/ops/table_rows_kernels.h"
+
+namespace stoa::nn {
+
+/// Adam's rates by step and powers of beta2, as the kernels look them up (ops::RowRule).
+class AdamNumbers {
+ public:
+  AdamNumbers(double lr, double beta1, double beta2);
+  /// Makes the numbers for steps up to `step`.
+  void extend(std::int64_t step);
+  /// Points the rule at the numbers; to be done again after extend().
+  void set(ops::RowRule& rule) const;
+
+ private:
+  double lr_, beta1_, beta2_;
+  std::int64_t settled_;  ///< from this step on the rate is lr
+  std::vector<float> rates_, fine_, coarse_;
+};
+
+/// Summed gradients of the rows that one batch, or several micro-batches, have touched.
+struct TouchedRows {
+  std::vector<std::int64_t> first;   ///< [fields + 1] where each field's rows begin
+  std::vector<std::int64_t> ids;     ///< [rows], rising within a field
+  std::vector<std::int32_t> counts;  ///< [rows] occurrences
+  at::Tensor gradients;              ///< [rows, width]
+};
+
+/// The weights of tables that are only read, by field: rows [size, dim + 1] of fp32 or fp16, or int8
+/// embeddings [size, dim] with numbers [size, 2] of fp32, each row's scale and its linear weight.
+struct ServedTables {
+  std::vector<at::Tensor> rows, numbers;
+
+  bool empty() const { return rows.empty(); }
+  ServedType type() const;
+  /// Embeddings [n, dim] and linear weights [n] of rows `ids` [n] of a field, in fp32.
+  std::pair<at::Tensor, at::Tensor> read(std::int64_t field, const at::Tensor& ids) const;
+};
+
+struct EmbeddingTables::State {
+  /// A lookup whose gradients may still come: they gather in rows.grad().
+  struct Lookup {
+    c10::intrusive_ptr<ops::DistinctIds> where;
+    at::Tensor rows;  ///< [distinct, width], a leaf
+  };
+
+  State(std::vector<std::int64_t> field_sizes, EmbeddingOptions row_options, std::uint64_t row_seed);
+
+  std::int64_t fields() const { return static_cast<std::int64_t>(sizes.size()); }
+  std::int64_t size(std::int64_t field) const { return sizes.at(static_cast<std::size_t>(field)); }
+  float* row(std::int64_t field, std::int64_t id) const {
+    return data[static_cast<std::size_t>(field)] + id * rule.format.stride();
+  }
+  /// A table for `field` with the rows' starting weights from row `first` on; those before are zeros.
+  at::Tensor make_table(std::int64_t field, std::int64_t rows, std::int64_t first) const;
+  /// Puts a table in a field's place.
+  void set_table(std::int64_t field, const at::Tensor& table);
+  /// Numbers for steps up to `step`, for all that reads rule.
+  void extend(std::int64_t step);
+  /// Calls f(block, rows, count) for all rows of one field as they are when all updates are done: a block's
+  /// `count` rows [count, width], several blocks at once.
+  void for_all_rows(std::int64_t field,
+                    const std::function<void(std::int64_t, const float*, std::int64_t)>& f) const;
+  /// Brings every row up to step `now`.
+  void advance_all(std::int64_t now);
+  /// Copies rows of one field as they are when all updates are done, out's row 0 being `begin`.
+  void read(std::int64_t field, std::int64_t begin, std::int64_t end, const ops::RowOutput& out) const;
+  /// All rows of one field likewise: embeddings [size, dim] and linear [size].
+  std::pair<at::Tensor, at::Tensor> read_field(std::int64_t field) const;
+  /// Checks a stored state, whose tables may with `fewer` have fewer rows, and returns its step count.
+  std::int64_t check_state(const std::map<std::string, at::Tensor>& stored, bool fewer,
+                           const std::string& source) const;
+  /// The rows of checked ids: caught up and with gradients to come, or as they are read.
+  std::pair<at::Tensor, at::Tensor> rows_for_training(const at::Tensor& ids);
+  std::pair<at::Tensor, at::Tensor> rows_for_reading(const at::Tensor& ids) const;
+  /// Gathers what the lookups' backward passes have left in `touched`; a lookup without gradient keeps
+  /// waiting.
+  void gather_gradients();
+  void clear_gradients();
+  std::vector<float*> addresses(const TouchedRows& rows) const;
+  /// What holds the gradients of each field's rows in this step (cowclip.md 2.4).
+  std::vector<ops::RowLimit> limits(const TouchedRows& rows, const std::vector<float*>& places) const;
+
+  std::vector<std::int64_t> sizes;
+  EmbeddingOptions options;
+  std::uint64_t seed;
+  AdamNumbers numbers;
+  ops::RowRule rule;
+  std::vector<at::Tensor> tables;  ///< by field: [size, stride]
+  std::vector<float*> data;        ///< by field
+  std::int64_t steps = 0;
+  std::vector<Lookup> lookups;
+  std::optional<TouchedRows> touched;
+  std::vector<float> last_norms;  ///< of the last step's gradients
+  ServedTables served;            ///< in place of `tables`, which are then gone
+
+  /// Refuses what tables that are only read cannot do.
+  void require_trainable() const;
+  void load_served(const std::map<std::string, at::Tensor>& stored, const std::string& source);
+};
+
+}  // namespace stoa::nn
