@@ -36,6 +36,13 @@ TEST_F(Initialisers, TruncatedNormalIsCutAtTwoDeviations) {
   EXPECT_NEAR(deviation(), 0.02 * 0.87963, 2e-4);  // a normal cut at two deviations has sd 0.87963
 }
 
+TEST_F(Initialisers, GlorotNormalHasItsDeviationAfterTheCut) {
+  glorot_normal_(tensor, 40, 88);  // deviation sqrt(2 / 128) = 1/8
+  EXPECT_NEAR(deviation(), 0.125, 1e-3);
+  EXPECT_LE(largest(), 0.25 / 0.87962);
+  EXPECT_GT(largest(), 0.249 / 0.87962);
+}
+
 TEST_F(Initialisers, ConstantFills) {
   constant_(tensor, 3);
   EXPECT_TRUE(tensor.eq(3).all().item<bool>());
@@ -54,6 +61,7 @@ TEST_F(Initialisers, DoNothingWhileSkipped) {
     glorot_uniform_(tensor, 1, 1);
     normal_(tensor, 1);
     truncated_normal_(tensor, 1);
+    glorot_normal_(tensor, 1, 1);
     constant_(tensor, 1);
   }
   EXPECT_TRUE(tensor.eq(7).all().item<bool>());

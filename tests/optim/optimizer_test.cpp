@@ -68,6 +68,18 @@ TEST(Optimizer, AdamWithoutBiasCorrectionTakesItsMomentsAsTheyAre) {
   expect_scalar_steps(options, {1 - 0.1 * 0.05 / (std::sqrt(0.00025) + 1e-8)}, 1e-14);
 }
 
+TEST(Optimizer, KerasAddsEpsilonBeforeTheBiasCorrection) {
+  auto options = options_of(OptimizerKind::kAdamW, 1e-4, 2e-5);  // no gradient but that of 1e-5 w^2
+  options.decoupled = false;
+  options.eps = 1e-7;
+  options.keras_eps = true;
+  const std::vector<double> expected = {0.009994052, 0.009985846, 0.009975984};  // cowclip.md 7
+  const std::vector<at::Tensor> none(3, doubles({0}));
+  const auto weights = trajectory(options, doubles({0.01}), none);
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(weights[i].item<double>(), expected[i], 1e-9) << "step " << i + 1;
+}
+
 /// Twenty steps of ours and of LibTorch's on the same random gradients, with a rate that changes.
 template <class Reference, class ReferenceOptions>
 void expect_equal_to_libtorch(const OptimizerOptions& options, ReferenceOptions reference_options) {

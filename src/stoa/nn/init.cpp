@@ -37,6 +37,11 @@ void truncated_normal_(const at::Tensor& tensor, double deviation) {
       .clamp_(-2.0 * deviation, 2.0 * deviation);
 }
 
+void glorot_normal_(const at::Tensor& tensor, double fan_in, double fan_out) {
+  constexpr double kCutDeviation = 0.87962566103423978;  // of a standard normal cut at two deviations
+  truncated_normal_(tensor, std::sqrt(2.0 / (fan_in + fan_out)) / kCutDeviation);
+}
+
 void constant_(const at::Tensor& tensor, double value) {
   if (skipping > 0) return;
   const at::NoGradGuard no_grad;

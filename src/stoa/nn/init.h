@@ -15,6 +15,9 @@ void normal_(const at::Tensor& tensor, double deviation);
 /// Normal of the given deviation cut at two deviations.
 void truncated_normal_(const at::Tensor& tensor, double deviation);
 
+/// Normal cut at two deviations and widened to sqrt(2 / (fan_in + fan_out)) again, as Keras' glorot_normal.
+void glorot_normal_(const at::Tensor& tensor, double fan_in, double fan_out);
+
 void constant_(const at::Tensor& tensor, double value);
 
 /// While one lives, the initialisers of this thread do nothing: for models that are only counted, or whose weights are

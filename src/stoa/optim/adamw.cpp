@@ -9,7 +9,8 @@ namespace stoa::optim {
 namespace {
 
 /// Loshchilov and Hutter 2019 as in PyTorch: w *= 1 - lr decay; m, v as Adam's; w -= lr mhat / (sqrt(vhat) +
-/// eps). Not decoupled it is Adam: g += decay w instead of the first.
+/// eps), in Keras' form eps / sqrt(1 - beta2^t) in place of eps. Not decoupled it is Adam: g += decay w
+/// instead of the first.
 class AdamW final : public Rule {
  public:
   AdamW(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
@@ -23,7 +24,7 @@ class AdamW final : public Rule {
     constants_.beta2 = options_.betas[1];
     constants_.step = lr / (correct ? 1 - std::pow(options_.betas[0], t) : 1);
     constants_.root_scale = 1 / std::sqrt(correct ? 1 - std::pow(options_.betas[1], t) : 1);
-    constants_.eps = options_.eps;
+    constants_.eps = options_.keras_eps ? options_.eps * constants_.root_scale : options_.eps;
   }
 
   void update_chunks() override {
@@ -49,7 +50,7 @@ class AdamW final : public Rule {
     at::_foreach_addcmul_(v, g, g, 1 - options_.betas[1]);
     auto root = at::_foreach_sqrt(v);
     at::_foreach_mul_(root, constants_.root_scale);
-    at::_foreach_add_(root, options_.eps);
+    at::_foreach_add_(root, constants_.eps);
     at::_foreach_addcdiv_(lists.w, m, root, -constants_.step);
   }
 

@@ -52,6 +52,7 @@ void OptimizerOptions::visit(FieldVisitor& v) {
   });
   v.when(kind == OptimizerKind::kAdamW, "name = \"adamw\"", [&] {
     v.field("decoupled", decoupled, "true: AdamW; false: Adam, the decay added to the gradient");
+    v.field("keras_eps", keras_eps, "eps added to the root before its bias correction, as Keras does");
   });
   v.when(kind == OptimizerKind::kSgd, "name = \"sgd\"", [&] {
     v.field("momentum", momentum, "how much of the velocity each step keeps");

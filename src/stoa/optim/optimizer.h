@@ -24,10 +24,11 @@ struct OptimizerOptions {
   std::vector<double> betas = {0.9, 0.999};  ///< AdamW, LAMB
   double eps = 1e-8;                         ///< AdamW 1e-8; LAMB's papers use 1e-6
   bool bias_correction = true;               ///< AdamW, LAMB
-  bool decoupled = true;  ///< AdamW; false is Adam with L2: decay * w is added to the gradient
-  double momentum = 0.9;  ///< SGD
-  double dampening = 0;   ///< SGD
-  bool nesterov = false;  ///< SGD
+  bool decoupled = true;   ///< AdamW; false is Adam with L2: decay * w is added to the gradient
+  bool keras_eps = false;  ///< AdamW; eps is added to sqrt(v), which is corrected after it (cowclip.md 2.5)
+  double momentum = 0.9;   ///< SGD
+  double dampening = 0;    ///< SGD
+  bool nesterov = false;   ///< SGD
   LambDialect dialect = LambDialect::kPaper;  ///< LAMB
   bool use_nvlamb = false;           ///< LAMB nvlamb: ratio also for tensors without decay (apex's switch)
   bool grad_averaging = true;        ///< LAMB nvlamb: m = b1 m + (1 - b1) g; false: + g
