@@ -29,7 +29,7 @@ missing_packages() {
     local command=${item#*:}
     has "${command:-${item%%:*}}" || echo "${item%%:*}"
   done
-  for item in libgtest-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev libjpeg-dev libpng-dev zlib1g-dev libhwy-dev; do
+  for item in libgtest-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev libjpeg-dev libpng-dev zlib1g-dev libzstd-dev libhwy-dev; do
     dpkg-query -W -f='${db:Status-Status}\n' "$item" 2>/dev/null | grep -qx installed || echo "$item"
   done
 }

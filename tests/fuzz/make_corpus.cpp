@@ -1,7 +1,12 @@
 // Writes small valid files of every format, one folder a fuzz target: what the fuzzer starts from.
 #include <cstdio>
 
+#include "stoa/base/files.h"
+#include "stoa/data/tabular/parse.h"
+#include "stoa/data/tabular/row_file.h"
+#include "stoa/data/tabular/vocabulary.h"
 #include "support/image_files.h"
+#include "support/temp_dir.h"
 
 namespace {
 
@@ -76,6 +81,32 @@ std::vector<Bytes> recipes() {
       text("train.lr=1e-3")};
 }
 
+std::vector<Bytes> click_texts() {
+  std::string criteo = "1";
+  for (int i = 0; i < 13; ++i) criteo += "\t" + std::to_string(i * i - 3);
+  for (int i = 0; i < 26; ++i) criteo += i % 5 == 0 ? "\t" : "\t05db91a4";
+  return {text(criteo + "\n"), text("1,ab,0f,7,2.5,x\r\n0,,,,,\n"),
+          text("1,\"a \"\"b\"\",c\",00ff00ff,14102100,-1e3,\n")};
+}
+
+Bytes click_rows(std::size_t rows) {
+  stoa::RowColumns columns{{std::vector<std::uint32_t>(rows, 3), std::vector<std::uint32_t>(rows, 999)},
+                           {std::vector<float>(rows, 0.5f)},
+                           std::vector<std::uint8_t>(rows, 1)};
+  const TempDir folder;
+  stoa::write_row_file(folder / "rows.bin", columns, 1);
+  return text(stoa::read_file(folder / "rows.bin"));
+}
+
+std::vector<Bytes> click_files() {
+  stoa::KeyRun texts, digits;
+  for (const std::string_view value : {"a", "bc", ""}) texts.append(stoa::key_of_text(value), 2, &value);
+  for (std::uint64_t key = 0; key < 9; ++key) digits.append(key << 4 | 8, 1, nullptr);
+  return {click_rows(3), click_rows(0),
+          text(stoa::Vocabulary::build(stoa::CellType::kText, false, texts, 1, nullptr)),
+          text(stoa::Vocabulary::build(stoa::CellType::kHex, true, digits, 1, nullptr))};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -91,4 +122,6 @@ int main(int argc, char** argv) {
   save_all(folder / "image", images());
   save_all(folder / "safetensors", headers());
   save_all(folder / "recipe", recipes());
+  save_all(folder / "click_text", click_texts());
+  save_all(folder / "click_rows", click_files());
 }

@@ -147,6 +147,12 @@ std::unique_ptr<BatchSource> shuffled_batches(std::int64_t dataset_size, const B
                                         plan.workers, std::move(make));
 }
 
+std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan, MakeStep make_step) {
+  check(1, plan.batch_size, plan.workers);
+  return std::make_unique<OrderedSteps>(plan.first_step, std::numeric_limits<std::int64_t>::max(),
+                                        plan.workers, std::move(make_step));
+}
+
 std::unique_ptr<BatchSource> ordered_batches(std::int64_t dataset_size, const BatchPlan& plan,
                                              MakeBatch make_batch) {
   check(dataset_size, plan.batch_size, plan.workers);

@@ -1,12 +1,12 @@
 #include "stoa/data/image/dataset.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <numeric>
 
 #include "stoa/base/format.h"
 #include "stoa/base/progress.h"
+#include "stoa/data/find.h"
 #include "stoa/data/image/readers.h"
 #include "stoa/data/parallel.h"
 
@@ -37,24 +37,12 @@ std::unique_ptr<ImageDataset> select(std::unique_ptr<ImageDataset> images, std::
   return std::make_unique<SelectedImages>(std::move(images), std::move(chosen));
 }
 
-fs::path resolve(const std::string& path) {
-  if (fs::exists(path)) return path;
-  std::string also;
-  if (const char* root = std::getenv("STOA_DATA"); root && !fs::path(path).is_absolute()) {
-    const fs::path below = fs::path(root) / path;
-    if (fs::exists(below)) return below;
-    also = format(", nor {}", below.string());
-  }
-  throw DataError(format(
-      "{}: no such folder{}; correct data.path or set STOA_DATA to the folder that holds it", path, also));
-}
-
 std::unique_ptr<ImageDataset> open_all(const ImageDataOptions& options, Split split) {
   if (options.format == ImageFormat::kSynthetic) {
     const std::int64_t limit = split == Split::kTrain ? options.train_limit : options.test_limit;
     return synthetic_images(options, split, limit ? limit : split == Split::kTrain ? 10'000 : 2'000);
   }
-  const fs::path folder = resolve(options.path);
+  const fs::path folder = find_data(options.path);
   if (!fs::is_directory(folder))
     throw DataError(format("{}: a file where a folder is needed; set data.path to the folder that holds it",
                            folder.string()));
