@@ -167,6 +167,27 @@ def loader(name, crop):
                 check=[] if crop else [Candidate(peer.name, peer.candidates[0].spec) for peer in rows], tolerance=0.05)
 
 
+# vocabularies of Criteo's 26 fields, 33.8 million ids
+CRITEO = [1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652,
+          2173, 4, 7046547, 18, 15, 286181, 105, 142572]
+
+
+def click_training(name, batch, pool, aim):
+    spec = {"mode": "train", "batch": batch, "sizes": CRITEO, "numerics": 13, "pool": pool}
+    ours = {**spec, "warm_up": pool}
+    return Work(name, "click", ours, [
+        Peer("official method, eager", [Candidate("", {"peer": "click", **spec, "form": "official"}, ALLOCATOR)], aim),
+        Peer("FBGEMM, row-wise Adagrad", [Candidate("", {"peer": "click", **spec, "form": "fbgemm"}, ALLOCATOR)], 1.0),
+        Peer("ours, every row every step", [Candidate("", {**ours, "absent": "dense", "warm_up": 1}, program="click")],
+             8.0 if batch == 1024 else None, rival=False)], uses_pip=True)
+
+
+def click_scoring(name, batch):
+    spec = {"mode": "score", "batch": batch, "sizes": CRITEO, "numerics": 13, "pool": 200}
+    return Work(name, "click", spec,
+                [Peer("eager", [Candidate("", {"peer": "click", **spec, "form": "score"}, ALLOCATOR)], 2.0)])
+
+
 def all_works():
     vit_aims = {"eager": 1.3, "best": 1.15}
     return [
@@ -180,6 +201,11 @@ def all_works():
         latency("widenet_b_latency", "widenet_b", 1.2, forms=INDEX_FORMS, compiled_forms=("slices", "bmm")),
         int8_latency(),
         *[optimizer(name, size) for name in ("adamw", "lamb") for size in TENSORS],
+        click_training("click_train_1k", 1024, 1000, 50.0),
+        click_training("click_train_8k", 8192, 125, 10.0),
+        click_training("click_train_128k", 131072, 8, 2.0),
+        click_scoring("click_score_1", 1),
+        click_scoring("click_score_1000", 1000),
         loader("loader_jpeg", crop=False),
         loader("loader_jpeg_crop", crop=True),
         *[mixture(dim, experts, k, tokens)

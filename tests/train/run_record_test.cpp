@@ -27,6 +27,19 @@ TEST_F(RunRecordTest, HasTheSizesOfTheModelAndTheEvaluation) {
   EXPECT_EQ(run.value("steps"), 480);
 }
 
+TEST_F(RunRecordTest, FirstAndBestAreOfAllEvaluations) {
+  write_log(R"({"step":1,"kind":"eval","accuracy":0.5,"loss":3}
+{"step":2,"kind":"eval","accuracy":0.9,"loss":2}
+{"step":3,"kind":"eval","accuracy":0.7,"loss":4}
+)");
+  RunRecord run = read_run(dir_.path());
+  EXPECT_EQ(run.value("first.accuracy"), 0.5);
+  EXPECT_EQ(run.value("best.accuracy"), 0.9);
+  run.info["higher_is_better"] = false;
+  EXPECT_EQ(run.value("best.loss"), 2);
+  EXPECT_FALSE(run.value("best.nothing"));
+}
+
 TEST_F(RunRecordTest, TrainingValuesAreMeansOverLinesAndElements) {
   write_log(
       R"({"step":1,"kind":"train","loss":3,"seconds":1,"statistics":{"router.load":[[0.1,0.3],[0.2,0.2]]}}

@@ -10,8 +10,10 @@ void add_eval(Program& program);
 void add_predict(Program& program);
 void add_info(Program& program);
 void add_report(Program& program);
+void add_data(Program& program);
 void add_experiment(Program& program);
 void add_doctor(Program& program);
+void add_export(Program& program);
 void add_options(Program& program);
 void add_completion(Program& program);
 

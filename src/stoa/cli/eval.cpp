@@ -6,6 +6,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/evaluate_run.h"
 #include "stoa/cli/table.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/systems/catalog.h"
@@ -25,6 +26,8 @@ struct EvalArguments {
   std::int64_t count = 5;
 };
 
+}  // namespace
+
 Evaluation evaluate_run(LoadedRun& loaded) {
   std::optional<Progress> progress;  // the first call, before the first batch, tells the number of samples
   EvaluateOptions options;
@@ -32,7 +35,7 @@ Evaluation evaluate_run(LoadedRun& loaded) {
   options.workers = static_cast<int>(loaded.recipe.train.workers);
   options.exhibits = true;
   options.progress = [&](std::int64_t done, std::int64_t total) {
-    if (interrupted()) throw Interrupted("interrupted; evaluation.json is as it was");
+    if (interrupted()) throw Interrupted("interrupted; nothing was written");
     if (!progress) progress.emplace("evaluating", "samples", total);
     progress->update(done);
   };
@@ -41,6 +44,8 @@ Evaluation evaluate_run(LoadedRun& loaded) {
   if (progress) progress->finish();
   return evaluation;
 }
+
+namespace {
 
 std::string text_of(const LoadedRun& loaded, const Metrics& metrics, const InferenceSpeed& speed) {
   std::vector<std::vector<std::string>> rows = {{"metric", "value"}};

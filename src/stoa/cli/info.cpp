@@ -8,6 +8,7 @@
 #include "stoa/cli/recipe_file.h"
 #include "stoa/cli/table.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/optim/scaling.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/checkpoint.h"
 #include "stoa/train/run_folder.h"
@@ -21,17 +22,20 @@ namespace {
 struct InfoArguments {
   std::string source;
   std::vector<std::string> set;
+  std::int64_t scale_from = 0;  // batch that the recipe's settings are for; 0: no scaling is asked for
+  std::int64_t batch = 0;
+  std::string rule = "cowclip";
 };
 
 using Rows = std::vector<std::vector<std::string>>;
 
 // What training holds in memory, in bytes. Buffers of single operators are not counted.
 struct MemoryEstimate {
-  double weights = 0, gradients = 0, optimizer = 0, average = 0, activations = 0;
+  double weights = 0, gradients = 0, optimizer = 0, average = 0, sparse = 0, activations = 0;
   std::int64_t batch_size = 0;
   bool bf16 = false;
 
-  double total() const { return weights + gradients + optimizer + average + activations; }
+  double total() const { return weights + gradients + optimizer + average + sparse + activations; }
 };
 
 // State tensors an optimiser keeps for each parameter.
@@ -40,9 +44,10 @@ int state_tensors(const optim::OptimizerOptions& options) {
   return options.momentum != 0 ? 1 : 0;
 }
 
-MemoryEstimate estimate_memory(const Recipe& recipe, const torch::nn::Module& model,
-                               const nn::ModelDescription& description) {
+MemoryEstimate estimate_memory(const Recipe& recipe, Task& task, const nn::ModelDescription& description) {
+  const torch::nn::Module& model = task.model();
   MemoryEstimate memory;
+  memory.sparse = static_cast<double>(task.sparse_bytes());
   for (const nn::NamedParameter& parameter : nn::distinct_parameters(model)) {
     const auto size = static_cast<double>(parameter.tensor.nbytes());
     memory.weights += size;
@@ -78,10 +83,15 @@ Json parts_json(const nn::ModelDescription& description) {
 
 Json memory_json(const MemoryEstimate& memory) {
   const auto whole = [](double count) { return static_cast<std::int64_t>(count); };
-  return {{"weights", whole(memory.weights)},         {"gradients", whole(memory.gradients)},
-          {"optimizer", whole(memory.optimizer)},     {"average", whole(memory.average)},
-          {"activations", whole(memory.activations)}, {"total", whole(memory.total())},
-          {"batch_size", memory.batch_size},          {"bf16", memory.bf16}};
+  return {{"weights", whole(memory.weights)},
+          {"gradients", whole(memory.gradients)},
+          {"optimizer", whole(memory.optimizer)},
+          {"average", whole(memory.average)},
+          {"tables", whole(memory.sparse)},
+          {"activations", whole(memory.activations)},
+          {"total", whole(memory.total())},
+          {"batch_size", memory.batch_size},
+          {"bf16", memory.bf16}};
 }
 
 std::string parts_text(const nn::ModelDescription& description) {
@@ -101,6 +111,7 @@ std::string memory_text(const MemoryEstimate& memory) {
                {"weights", bytes(memory.weights)},
                {"gradients", bytes(memory.gradients)}};
   if (memory.optimizer > 0) rows.push_back({"optimizer", bytes(memory.optimizer)});
+  if (memory.sparse > 0) rows.push_back({"tables with their moments", bytes(memory.sparse)});
   if (memory.average > 0) rows.push_back({"averaged weights", bytes(memory.average)});
   rows.push_back({format("activations of {} {} in {}", thousands(memory.batch_size),
                          memory.batch_size == 1 ? "sample" : "samples", memory.bf16 ? "bf16" : "fp32"),
@@ -133,12 +144,17 @@ void describe_source(const Program& program, const InfoArguments& arguments) {
   const Recipe recipe = read_recipe(source.config, catalog());
   const std::unique_ptr<Task> task = recipe.task->build({false, source.metadata});
   const nn::ModelDescription description = task->describe();
-  const MemoryEstimate memory = estimate_memory(recipe, task->model(), description);
+  const MemoryEstimate memory = estimate_memory(recipe, *task, description);
 
-  Json json = {{"name", arguments.source},     {"title", recipe.title},
-               {"task", recipe.task_name},     {"model", recipe.model_name},
-               {"input", description.input},   {"parameters", description.parameters()},
-               {"macs", description.macs()},   {"parts", parts_json(description)},
+  Json json = {{"name", arguments.source},
+               {"title", recipe.title},
+               {"task", recipe.task_name},
+               {"model", recipe.model_name},
+               {"input", description.input},
+               {"parameters", description.parameters()},
+               {"dense_parameters", nn::count_parameters(task->model())},
+               {"macs", description.macs()},
+               {"parts", parts_json(description)},
                {"memory", memory_json(memory)}};
   std::string text = format("{}: {} with {}, input {}\n", arguments.source, recipe.task_name,
                             recipe.model_name, description.input);
@@ -149,6 +165,25 @@ void describe_source(const Program& program, const InfoArguments& arguments) {
   }
   text += "\n" + parts_text(description) + "\n" + memory_text(memory);
   print_result(program, json, text);
+}
+
+// What the recipe's settings become at another batch.
+void scale_settings(const Program& program, const InfoArguments& arguments) {
+  const Source source = open_source(arguments);
+  Recipe recipe = read_recipe(source.config, catalog());
+  const Json all = recipe.resolved();
+  if (!all.contains("embedding"))
+    throw ConfigError(
+        format("{}: --scale-from is for recipes with embedding tables; this one has none", arguments.source));
+  const std::int64_t batch = arguments.batch > 0 ? arguments.batch : recipe.train.batch_size;
+  const optim::BatchSettings base{arguments.scale_from, all["embedding"]["lr"], recipe.optimizer.lr,
+                                  all["embedding"]["l2"]};
+  const auto rule = optim::scaling_rule(arguments.rule);
+  const auto scaled = optim::scale_batch(base, batch, rule);
+  const Json json = {{"name", arguments.source},    {"rule", arguments.rule},
+                     {"batch", scaled.batch},       {"embedding_lr", scaled.embedding_lr},
+                     {"dense_lr", scaled.dense_lr}, {"l2", scaled.l2}};
+  print_result(program, json, optim::scaling_text(base, batch, rule));
 }
 
 void list_systems(const Program& program) {
@@ -166,6 +201,7 @@ void info_command(const Program& program, const InfoArguments& arguments) {
   if (arguments.source.empty() && !arguments.set.empty())
     throw ConfigError("--set changes a recipe; name one: stoa info RECIPE --set KEY=VALUE");
   if (arguments.source.empty()) return list_systems(program);
+  if (arguments.scale_from != 0) return scale_settings(program, arguments);
   describe_source(program, arguments);
 }
 
@@ -179,6 +215,18 @@ void add_info(Program& program) {
       [&program, arguments] { info_command(program, *arguments); });
   command.add_option("RECIPE|RUN", arguments->source, "recipe (.toml) or folder of a run")->type_name("");
   add_set_option(command, arguments->set);
+  command
+      .add_option("--scale-from", arguments->scale_from,
+                  "show what the settings, which are for this batch, become at another one")
+      ->type_name("BATCH")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--batch", arguments->batch, "that other batch; train.batch_size if not given")
+      ->type_name("BATCH")
+      ->check(CLI::PositiveNumber);
+  command
+      .add_option("--rule", arguments->rule,
+                  "none, sqrt, sqrt_star, linear, n2_lambda or cowclip; cowclip if not given")
+      ->type_name("RULE");
 }
 
 }  // namespace stoa::cli

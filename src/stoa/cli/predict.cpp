@@ -1,8 +1,10 @@
 #include <CLI/CLI.hpp>
 
 #include "stoa/base/errors.h"
+#include "stoa/base/format.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/table.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/ops/keep_packed.h"
 #include "stoa/systems/catalog.h"
@@ -14,6 +16,7 @@ namespace {
 
 struct PredictArguments {
   std::string run;
+  std::vector<std::int64_t> latency;  // sizes of batches to time
   std::vector<std::string> files;
   std::string checkpoint = "last";
   bool int8 = false;
@@ -44,19 +47,47 @@ void predict_command(const Program& program, const PredictArguments& arguments) 
   if (!refusals.empty()) throw DataError(join(refusals, "; "));
 }
 
+void latency_command(const Program& program, const PredictArguments& arguments) {
+  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, false);
+  if (arguments.int8) nn::round_experts_to_int8(loaded.task->model());
+  Json list = Json::array();
+  std::vector<std::vector<std::string>> rows = {{"samples", "p50 (ms)", "p99 (ms)", "passes"}};
+  for (const auto& found : measure_latency(*loaded.task, loaded.runtime, arguments.latency)) {
+    list.push_back({{"samples", found.samples},
+                    {"p50_ms", found.p50_ms},
+                    {"p99_ms", found.p99_ms},
+                    {"passes", found.passes}});
+    rows.push_back({thousands(found.samples), format("{:.3f}", found.p50_ms), format("{:.3f}", found.p99_ms),
+                    thousands(found.passes)});
+  }
+  print_result(program, {{"run", arguments.run}, {"latency", list}}, text_table(rows));
+}
+
 }  // namespace
 
 void add_predict(Program& program) {
   const auto arguments = std::make_shared<PredictArguments>();
-  CLI::App& command = add_command(program, "predict", "what a run's model says about files",
-                                  "stoa predict runs/fashion_mnist-0 shirt.png shoe.jpg --json",
-                                  [&program, arguments] { predict_command(program, *arguments); });
+  CLI::App& command =
+      add_command(program, "predict", "what a run's model says about files",
+                  "stoa predict runs/fashion_mnist-0 shirt.png shoe.jpg --json", [&program, arguments] {
+                    if (arguments->files.empty() && arguments->latency.empty())
+                      throw ConfigError("nothing to answer for: name files, or sizes with --latency");
+                    if (!arguments->files.empty()) predict_command(program, *arguments);
+                    if (!arguments->latency.empty()) latency_command(program, *arguments);
+                  });
   command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
-  command.add_option("FILE", arguments->files, "files to answer for (JPEG or PNG for images)")
-      ->type_name("")
-      ->required();
+  command
+      .add_option("FILE", arguments->files,
+                  "files to answer for: images, or rows as CSV or JSON lines (- is the standard input)")
+      ->type_name("");
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
+  command
+      .add_option("--latency", arguments->latency,
+                  "time passes over so many samples at once, e.g. 1,100,1000: the median and the 99th of 100")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
   command.add_flag("--int8", arguments->int8, "experts in 8 bits (needs AVX512-VNNI or AMX)");
 }
 

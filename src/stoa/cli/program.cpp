@@ -52,7 +52,7 @@ std::string misplaced(const CLI::App& app, const std::string& called) {
     return format("unknown flag `{}` of `{}`{}", flag, called, suggestion(flag, flag_names(app)));
   }
   if (words.empty()) return "";
-  if (app.get_parent() == nullptr && app.get_subcommands().empty())
+  if (app.get_subcommands().empty() && !command_names(app).empty())
     return format("unknown command `{}`{}", words[0], suggestion(words[0], command_names(app)));
   return format("`{}` takes no further argument `{}`; see `{} --help`", called, words[0], called);
 }
@@ -60,12 +60,16 @@ std::string misplaced(const CLI::App& app, const std::string& called) {
 // One line for a command line that CLI11 refused. A misspelt word is reported before anything it may have
 // caused.
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
-  const std::vector<CLI::App*> chosen = app.get_subcommands();
-  const std::string called = chosen.empty() ? "stoa" : "stoa " + chosen[0]->get_name();
-  if (const std::string line = misplaced(app, "stoa"); !line.empty()) return line;
-  if (chosen.empty()) return error.what();
-  if (const std::string line = misplaced(*chosen[0], called); !line.empty()) return line;
-  return format("{}; see `{} --help`", error.what(), called);
+  const CLI::App* level = &app;
+  std::string called = "stoa";
+  while (true) {
+    if (const std::string line = misplaced(*level, called); !line.empty()) return line;
+    const std::vector<CLI::App*> chosen = level->get_subcommands();
+    if (chosen.empty()) break;
+    level = chosen[0];
+    called += " " + level->get_name();
+  }
+  return level == &app ? error.what() : format("{}; see `{} --help`", error.what(), called);
 }
 
 int refuse(const Failure& failure) {
@@ -93,19 +97,25 @@ void add_commands(Program& program) {
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");
   app.get_formatter()->column_width(28);
   add_shared_flags(program, app);
-  for (const auto add : {add_train, add_eval, add_predict, add_info, add_report, add_experiment, add_doctor,
-                         add_options, add_completion})
+  for (const auto add : {add_train, add_eval, add_predict, add_export, add_info, add_report, add_data, add_experiment,
+                         add_doctor, add_options, add_completion})
     add(program);
 }
 
-CLI::App& add_command(Program& program, const std::string& name, const std::string& summary,
-                      const std::string& example, std::function<void()> action) {
-  CLI::App& command = *program.app.add_subcommand(name, summary);
+CLI::App& add_subcommand(Program& program, CLI::App& parent, const std::string& name,
+                         const std::string& summary, const std::string& example,
+                         std::function<void()> action) {
+  CLI::App& command = *parent.add_subcommand(name, summary);
   command.group("Commands");
   command.footer("Example:\n  " + example + "\n");
   add_shared_flags(program, command);
   command.callback([&program, action = std::move(action)] { program.action = action; });
   return command;
+}
+
+CLI::App& add_command(Program& program, const std::string& name, const std::string& summary,
+                      const std::string& example, std::function<void()> action) {
+  return add_subcommand(program, program.app, name, summary, example, std::move(action));
 }
 
 CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& set) {

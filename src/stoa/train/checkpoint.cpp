@@ -20,6 +20,7 @@ namespace {
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kAverage = "average.safetensors";
+constexpr const char* kSparse = "sparse.safetensors";
 constexpr const char* kState = "state.json";
 
 std::string hex(std::uint32_t crc) {
@@ -65,6 +66,7 @@ std::vector<std::pair<const char*, const std::map<std::string, at::Tensor>*>> fi
   std::vector<std::pair<const char*, const std::map<std::string, at::Tensor>*>> files = {
       {kModel, &checkpoint.model}, {kOptimizer, &checkpoint.optimizer}};
   if (!checkpoint.average.empty()) files.emplace_back(kAverage, &checkpoint.average);
+  if (!checkpoint.sparse.empty()) files.emplace_back(kSparse, &checkpoint.sparse);
   return files;
 }
 
@@ -123,6 +125,7 @@ Checkpoint read_checkpoint(const fs::path& folder, bool weights_only) {
   checkpoint.model = read(kModel);
   if (!weights_only) checkpoint.optimizer = read(kOptimizer);
   if (written.at("files").contains(kAverage)) checkpoint.average = read(kAverage);
+  if (written.at("files").contains(kSparse)) checkpoint.sparse = read(kSparse);
   return checkpoint;
 }
 

@@ -21,10 +21,11 @@ struct Checkpoint {
   std::map<std::string, at::Tensor> model;        ///< distinct tensors, shared ones once
   std::map<std::string, at::Tensor> optimizer;
   std::map<std::string, at::Tensor> average;      ///< empty without EMA
+  std::map<std::string, at::Tensor> sparse;       ///< empty without nn::SparseWeights
   Json state = Json::object();                    ///< metrics at this step, best value so far
 };
 
-/// The checkpoints of a run: folders step-N with model.safetensors, optimizer.safetensors, [average.safetensors] and
+/// The checkpoints of a run: folders step-N with model.safetensors, optimizer.safetensors, [average.safetensors], [sparse.safetensors] and
 /// state.json (step, sizes and CRC-32 of the files). Each is written in a hidden folder, synced, and renamed whole.
 class CheckpointStore {
  public:

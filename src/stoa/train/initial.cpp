@@ -48,7 +48,7 @@ StoredWeights read_weights(const InitialOptions& options) {
     throw ConfigError(format("`initial.weights` is \"{}\", which does not exist{}", options.weights,
                              near.empty() ? "; name a run folder or a safetensors file" : near));
   }
-  return {load_safetensors(path).tensors, options.weights};
+  return {load_safetensors(path).tensors, {}, options.weights};
 }
 
 /// Puts the model's own values in the place of tensors whose names begin with one of `fresh`.
@@ -106,17 +106,19 @@ StoredWeights read_run_weights(const fs::path& run, const std::string& checkpoin
   const std::int64_t step =
       named_step(store, run.string(), checkpoint, folder.info().value("higher_is_better", true));
   const Checkpoint stored = store.load(step, /*weights_only=*/true);
-  StoredWeights weights{
-      stored.model, (folder.checkpoints() / format("step-{}", step)).string() + "/model.safetensors", step};
+  StoredWeights weights{stored.model, stored.sparse,
+                        (folder.checkpoints() / format("step-{}", step)).string() + "/model.safetensors",
+                        step};
   for (auto& [name, tensor] : weights.tensors)
     if (const auto average = stored.average.find(name); average != stored.average.end())
       tensor = average->second;
   return weights;
 }
 
-void load_initial(torch::nn::Module& model, const InitialOptions& options) {
+void load_initial(Task& task, const InitialOptions& options) {
   if (options.weights.empty()) return;
-  auto [weights, source, step] = read_weights(options);
+  torch::nn::Module& model = task.model();
+  auto [weights, sparse, source, step] = read_weights(options);
   const auto own = nn::module_state(model);
   keep_fresh(weights, own, options.fresh);
   if (const auto* adapts = dynamic_cast<const nn::AdaptsWeights*>(&model)) {
@@ -132,6 +134,7 @@ void load_initial(torch::nn::Module& model, const InitialOptions& options) {
     throw DataError(
         format("{}; tensors that are to keep their drawn values go into `initial.fresh`", error.what()));
   }
+  if (task.sparse_weights() != nullptr && !sparse.empty()) task.sparse_weights()->start_from(sparse, source);
   log_info(format("starting from {}", source));
 }
 

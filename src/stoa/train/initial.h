@@ -1,13 +1,12 @@
 #pragma once
 
-#include <torch/nn/module.h>
-
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "stoa/base/options.h"
 #include "stoa/nn/tying.h"
+#include "stoa/train/task.h"
 
 namespace stoa {
 
@@ -27,6 +26,7 @@ struct InitialOptions {
 /// Trained weights and what messages call them.
 struct StoredWeights {
   nn::Weights tensors;
+  nn::Weights sparse;  ///< state of the SparseWeights, where the run has any
   std::string source;
   std::int64_t step = 0;
 };
@@ -35,8 +35,8 @@ struct StoredWeights {
 /// Throws ConfigError for one that is not there, DataError for a damaged one.
 StoredWeights read_run_weights(const std::filesystem::path& run, const std::string& checkpoint);
 
-/// Puts the weights that `options` names into a drawn model. Throws ConfigError, or DataError naming the
-/// first tensor that does not fit.
-void load_initial(torch::nn::Module& model, const InitialOptions& options);
+/// Puts the weights that `options` names into a task's drawn model and its SparseWeights. Throws ConfigError,
+/// or DataError naming the first tensor that does not fit.
+void load_initial(Task& task, const InitialOptions& options);
 
 }  // namespace stoa

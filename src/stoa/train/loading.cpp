@@ -12,6 +12,7 @@ LoadedRun load_run(const std::filesystem::path& run, const Catalog& catalog, con
   auto task = recipe.task->build({open_data, folder.info().value("metadata", Json())});
   const StoredWeights weights = read_run_weights(run, checkpoint);
   nn::load_module_state(task->model(), weights.tensors, weights.source);
+  if (auto* sparse = task->sparse_weights()) sparse->load(weights.sparse, weights.source);
   task->model().to(runtime.device);
   task->model().eval();
   return {std::move(folder), std::move(recipe), std::move(task), runtime, weights.step};

@@ -45,6 +45,16 @@ std::optional<double> member(const Json& object, const char* table, const std::s
   return object.contains(table) ? member(object[table], name) : std::nullopt;
 }
 
+// The highest of a metric's values over all evaluations, or the lowest.
+std::optional<double> best_of(const std::vector<Json>& evaluations, const std::string& name, bool highest) {
+  std::optional<double> best;
+  for (const Json& line : evaluations) {
+    const auto value = member(line, name);
+    if (value && (!best || (highest ? *value > *best : *value < *best))) best = value;
+  }
+  return best;
+}
+
 }  // namespace
 
 std::optional<double> RunRecord::value(const std::string& name) const {
@@ -52,6 +62,8 @@ std::optional<double> RunRecord::value(const std::string& name) const {
   const std::string table = name.substr(0, dot), key = dot == std::string::npos ? "" : name.substr(dot + 1);
   if (table == "eval" && !key.empty()) return member(evaluation, "metrics", key);
   if (table == "speed" && !key.empty()) return member(evaluation, "speed", key);
+  if (table == "first" && !key.empty()) return eval.empty() ? std::nullopt : member(eval.front(), key);
+  if (table == "best" && !key.empty()) return best_of(eval, key, info.value("higher_is_better", true));
   if (table == "train" && !key.empty()) return mean_over(train, key);
   if (table == "last" && !key.empty()) return mean_over(std::span(train).last(train.empty() ? 0 : 1), key);
   if (name == "steps") return member(evaluation, "step");

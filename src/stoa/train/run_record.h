@@ -22,8 +22,10 @@ struct RunRecord {
 
   /// A number of the run, absent where the run has none of that name:
   /// "parameters", "macs", "activations" (of the model), "seconds" (of training), "steps"; "eval.NAME" and
-  /// "speed.NAME" (of evaluation.json); "train.NAME" (a value or a statistic of the training log, the mean
-  /// over all its elements and all lines); "last.NAME" (the same of the last line).
+  /// "speed.NAME" (of evaluation.json); "first.NAME" and "best.NAME" (of the first of all evaluations during
+  /// the training, and the highest or lowest by what the primary metric asks for); "train.NAME" (a value or a
+  /// statistic of the training log, the mean over all its elements and all lines); "last.NAME" (the same of
+  /// the last line).
   std::optional<double> value(const std::string& name) const;
 };
 

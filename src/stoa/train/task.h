@@ -16,6 +16,7 @@
 #include "stoa/data/loader.h"
 #include "stoa/nn/description.h"
 #include "stoa/nn/outputs.h"
+#include "stoa/nn/sparse_weights.h"
 #include "stoa/train/exhibit.h"
 #include "stoa/train/metrics.h"
 
@@ -62,6 +63,11 @@ class Task {
 
   virtual torch::nn::Module& model() = 0;
   virtual nn::ModelDescription describe() = 0;
+  /// Weights beside the model's parameters that have their own update rule; null for most tasks. They are made at the
+  /// first call, so that describing a model with large tables needs no memory for them.
+  virtual nn::SparseWeights* sparse_weights() { return nullptr; }
+  /// Bytes that they take, moments included, without making them.
+  virtual std::int64_t sparse_bytes() const { return 0; }
 
   /// Samples of one epoch.
   virtual std::int64_t train_samples() const = 0;

@@ -60,7 +60,11 @@ class Training {
         runtime_(runtime),
         store_(folder.checkpoints()),
         optimizer_(optim::make_optimizer(nn::distinct_parameters(task.model()), recipe.optimizer)),
+        sparse_(task.sparse_weights()),
         steps_(total_steps(recipe.train, task.train_samples())) {
+    if (recipe.train.ema > 0 && sparse_ != nullptr)
+      throw ConfigError(
+          "`train.ema` keeps an average of every weight, which this task's tables do not have; set it to 0");
     if (recipe.train.ema > 0)
       average_ = std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
     if (from) restore(*from);
@@ -85,6 +89,7 @@ class Training {
   void open_batches(const std::string& label, std::int64_t steps);
   ProfiledRun profiled_run(double step_ms) const;
   void update();
+  double joint_norm(double norm) const;
   BatchOutcome forward_and_backward(const Batch& batch, bool statistics);
   std::string last_good() const;
   void require_finite(const BatchOutcome& outcome, double gradient_norm) const;
@@ -102,6 +107,7 @@ class Training {
   const Runtime& runtime_;
   CheckpointStore store_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  nn::SparseWeights* sparse_;  // of the task; null where it has none
   std::unique_ptr<optim::MovingAverage> average_;
   std::unique_ptr<EventLog> log_;
   std::unique_ptr<BatchSource> batches_;
@@ -122,6 +128,7 @@ void Training::restore(const Checkpoint& from) {
   const std::string source = (folder_.checkpoints() / format("step-{}", from.step)).string();
   nn::load_module_state(task_.model(), from.model, source + "/model.safetensors");
   optimizer_->load(from.optimizer, source + "/optimizer.safetensors");
+  if (sparse_ != nullptr) sparse_->load(from.sparse, source + "/sparse.safetensors");
   if (average_) average_->load(from.average, source + "/average.safetensors");
   done_ = from.step;
   metrics_ = Metrics::from_json(from.state.at("metrics"));
@@ -211,17 +218,20 @@ void Training::update() {
   }();
   at::manual_seed(seed(kStep));
   optimizer_->zero_grad();
+  if (sparse_ != nullptr) sparse_->zero_grad();
   const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
   const auto outcome = forward_and_backward(batch, line);
   const auto scale = [&] {
     const PhaseScope phase(Phase::kClip);
     return optimizer_->clipping(options.clip_norm, options.clip == ClipKind::kTensor);
   }();
-  require_finite(outcome, scale.norm);
+  const double norm = joint_norm(scale.norm);
+  require_finite(outcome, norm);
   const double lr = optim::learning_rate(recipe_.schedule, recipe_.optimizer.lr, done_, steps_);
   {
     const PhaseScope phase(Phase::kOptimizer);
     optimizer_->step(lr, scale);
+    if (sparse_ != nullptr) means_.add(sparse_->step());
     if (average_) average_->update();
   }
   ++done_;
@@ -232,7 +242,7 @@ void Training::update() {
   seconds_ += seconds;
   line_seconds_ += seconds;
   line_samples_ += batch.samples;
-  if (line) write_line(outcome, lr, scale.norm);
+  if (line) write_line(outcome, lr, norm);
   progress_->update(done_, detail(outcome));
   if (done_ == steps_) {
     batches_.reset();
@@ -240,9 +250,15 @@ void Training::update() {
   }
 }
 
+/// The norm of all gradients together; `norm` is that of the parameters.
+double Training::joint_norm(double norm) const {
+  return sparse_ == nullptr ? norm : std::sqrt(norm * norm + sparse_->squared_gradient());
+}
+
 BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics) {
   try {
-    return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_, statistics);
+    return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_,
+                                statistics);
   } catch (const NumericError& error) {
     throw NumericError(format("step {}: {}; {}", done_ + 1, error.what(), last_good()));
   }
@@ -251,7 +267,8 @@ BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics)
 std::string Training::last_good() const {
   const auto kept = store_.steps();
   if (kept.empty()) return "there is no checkpoint yet";
-  return format("the last good checkpoint is {}", (folder_.checkpoints() / format("step-{}", kept.back())).string());
+  return format("the last good checkpoint is {}",
+                (folder_.checkpoints() / format("step-{}", kept.back())).string());
 }
 
 void Training::require_finite(const BatchOutcome& outcome, double gradient_norm) const {
@@ -268,7 +285,8 @@ void Training::require_finite(const BatchOutcome& outcome, double gradient_norm)
     if (gradient.defined() && !gradient.isfinite().all().item<bool>())
       fail(format("the norm of the gradients, that of `{}` first,", parameter.name), gradient_norm);
   }
-  fail("the norm of the gradients", gradient_norm);
+  fail(sparse_ == nullptr ? "the norm of the gradients" : "the norm of the gradients, of the tables first,",
+       gradient_norm);
 }
 
 void Training::write_line(const BatchOutcome& outcome, double lr, double gradient_norm) {
@@ -328,6 +346,7 @@ void Training::save() {
   checkpoint.model = nn::module_state(task_.model());
   checkpoint.optimizer = optimizer_->state();
   if (average_) checkpoint.average = average_->state();
+  if (sparse_ != nullptr) checkpoint.sparse = sparse_->state();
   checkpoint.state = {{"metrics", metrics_.to_json()},
                       {"evaluated", evaluated_},
                       {"since_line", means_.state()},
@@ -367,9 +386,10 @@ TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, cons
     throw ConfigError(format("a profile of {} steps; from 1 to {} are needed", steps, kMost));
   const std::int64_t all = total_steps(recipe.train, task.train_samples());
   if (all < kProfileWarmUp + steps)
-    throw ConfigError(format(
-        "a profile of {} steps takes {} that warm up and trains {} in all; the recipe trains {}: set `train.steps` higher",
-        steps, kProfileWarmUp, kProfileWarmUp + steps, all));
+    throw ConfigError(
+        format("a profile of {} steps takes {} that warm up and trains {} in all; the recipe trains {}: set "
+               "`train.steps` higher",
+               steps, kProfileWarmUp, kProfileWarmUp + steps, all));
   task.model().to(runtime.device);
   return Training(recipe, task, folder, runtime, std::nullopt).profile(steps);
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "stoa/tensor/runtime.h"
 #include "stoa/train/checkpoint.h"
@@ -63,6 +64,13 @@ struct InferenceSpeed {
   double latency_ms = 0;
 };
 InferenceSpeed measure_inference(Task& task, const Runtime& runtime, std::int64_t batch_size);
+
+/// Milliseconds of forward passes on so many samples at once: half and 99 in 100 of `passes` took no longer.
+struct Latency {
+  std::int64_t samples = 0, passes = 0;
+  double p50_ms = 0, p99_ms = 0;
+};
+std::vector<Latency> measure_latency(Task& task, const Runtime& runtime, const std::vector<std::int64_t>& sizes);
 
 /// evaluation.json of a run folder: metrics, exhibits, inference speed.
 void write_evaluation(const std::filesystem::path& run, const Evaluation& evaluation, const InferenceSpeed& speed,

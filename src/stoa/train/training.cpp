@@ -70,7 +70,7 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr);
-    load_initial(task->model(), recipe.initial);
+    load_initial(*task, recipe.initial);
     folder.write_info(run_info(recipe, *task, runtime));
   } catch (...) {
     folder.abandon();
@@ -105,9 +105,12 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
                 : format("{} has no checkpoint yet: starting at step 0", folder.path().string()));
 
   const Json info = folder.info();
+  if (info.contains("exported"))
+    throw ConfigError(format("{} was exported for use and cannot be trained; go on with the run it came from, {}",
+                             folder.path().string(), info["exported"].value("from", "")));
   const auto task = build(*recipe, info.value("metadata", Json()));
   if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
-  if (!from) load_initial(task->model(), recipe->initial);
+  if (!from) load_initial(*task, recipe->initial);
   return train(*recipe, *task, folder, runtime, from);
 }
 
