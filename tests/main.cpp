@@ -1,4 +1,5 @@
-// Runs one test file. Says so when every test of it was skipped, so that ctest can report the file as skipped.
+// Runs one test file. Says so when every test of it was skipped, so that ctest can report the file as
+// skipped.
 #include <gtest/gtest.h>
 
 #include <cstdio>

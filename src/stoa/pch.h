@@ -1,4 +1,5 @@
-// The precompiled header of every floor that sees LibTorch. Headers never rely on it: each includes what it uses.
+// The precompiled header of every floor that sees LibTorch. Headers never rely on it: each includes what it
+// uses.
 #pragma once
 
 #include <ATen/ATen.h>

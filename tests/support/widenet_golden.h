@@ -1,6 +1,7 @@
 #pragma once
 
-// Loads the golden tensors of the original WideNet program (tests/golden/README.md) and puts their weights into our model.
+// Loads the golden tensors of the original WideNet program (tests/golden/README.md) and puts their weights
+// into our model.
 
 #include <ATen/ATen.h>
 #include <torch/types.h>
@@ -49,18 +50,25 @@ router.experts = 5
   return options;
 }
 
-inline ImageClassifierInput golden_input(bool a) { return a ? ImageClassifierInput{3, 32, 7} : ImageClassifierInput{1, 16, 5}; }
+inline ImageClassifierInput golden_input(bool a) {
+  return a ? ImageClassifierInput{3, 32, 7} : ImageClassifierInput{1, 16, 5};
+}
 
-/// A tensor of a model by the name the original program's recording gives it, in the recording's layout. `tensors` holds
-/// ours by our names (weights or their gradients).
+/// A tensor of a model by the name the original program's recording gives it, in the recording's layout.
+/// `tensors` holds ours by our names (weights or their gradients).
 inline at::Tensor golden_view(const Tensors& ours, const std::string& name, std::int64_t dim) {
-  const auto rows = [&](const char* tensor, std::int64_t part) { return ours.at(tensor).narrow(0, part * dim, dim); };
+  const auto rows = [&](const char* tensor, std::int64_t part) {
+    return ours.at(tensor).narrow(0, part * dim, dim);
+  };
   static const std::map<std::string, std::int64_t> parts = {{"q", 0}, {"k", 1}, {"v", 2}};
-  const auto ends = [&](const char* end) { return name.size() >= std::string(end).size() && name.ends_with(end); };
+  const auto ends = [&](const char* end) {
+    return name.size() >= std::string(end).size() && name.ends_with(end);
+  };
   if (name == "patch.weight") return ours.at("patch.weight").permute({2, 3, 1, 0});
   if (name == "patch.bias") return ours.at("patch.bias");
   if (name == "pos") return ours.at("position");
-  if (name.starts_with("attn.out.")) return ends("weight") ? ours.at("attention.0.out.weight").t() : ours.at("attention.0.out.bias");
+  if (name.starts_with("attn.out."))
+    return ends("weight") ? ours.at("attention.0.out.weight").t() : ours.at("attention.0.out.bias");
   if (name.starts_with("attn.")) {
     const std::int64_t part = parts.at(name.substr(5, 1));
     return ends("weight") ? rows("attention.0.qkv_weight", part).t() : rows("attention.0.qkv_bias", part);
@@ -93,7 +101,8 @@ inline void load_golden_weights(wide_net::WideNetImpl& model, const Tensors& gol
 inline Tensors gradients(const torch::nn::Module& model) {
   Tensors result;
   for (const auto& parameter : nn::distinct_parameters(model))
-    result[parameter.name] = parameter.tensor.grad().defined() ? parameter.tensor.grad() : at::zeros_like(parameter.tensor);
+    result[parameter.name] =
+        parameter.tensor.grad().defined() ? parameter.tensor.grad() : at::zeros_like(parameter.tensor);
   return result;
 }
 

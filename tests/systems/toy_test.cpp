@@ -18,7 +18,9 @@ Catalog toy_catalog() {
   return {image_classification<toy::Toy, toy::ToyOptions>("toy", "one hidden layer on pixels")};
 }
 
-std::string page() { return read_file(kRoot + "/docs/adding_a_system.md"); }
+std::string page() {
+  return read_file(kRoot + "/docs/adding_a_system.md");
+}
 
 std::string code_block(const std::string& language) {
   const std::string text = page(), open = "```" + language + "\n";
@@ -72,7 +74,8 @@ TEST(AddingASystem, ThePagesRecipeHasADescription) {
 TEST(AddingASystem, MisspeltKeysOfTheToyAreNamed) {
   auto config = Config::from_text(code_block("toml"), "page");
   config.set("model.hiden=4");
-  EXPECT_NE(test::thrown<ConfigError>([&] { read_recipe(config, toy_catalog()); }).find("`model.hidden`"), std::string::npos);
+  EXPECT_NE(test::thrown<ConfigError>([&] { read_recipe(config, toy_catalog()); }).find("`model.hidden`"),
+            std::string::npos);
 }
 
 }  // namespace

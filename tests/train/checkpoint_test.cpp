@@ -27,6 +27,7 @@ Checkpoint checkpoint(std::int64_t step, std::int64_t size = 4) {
           {{"weight", tensor(0)}, {"bias", tensor(0.1).to(at::kFloat)}},
           {{"weight.exp_avg", tensor(0.2)}, {"step", at::full({}, step, at::kLong)}},
           {{"weight", tensor(0.3)}},
+          {{"table.rows", tensor(0.4)}},
           {{"metrics", {{"error", 0.1 + 0.2}}}}};
 }
 

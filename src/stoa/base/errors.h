@@ -5,7 +5,8 @@
 
 namespace stoa {
 
-/// Base of every error Stoa reports. The message is one line: where, what was found, what is needed, what to try.
+/// Base of every error Stoa reports. The message is one line: where, what was found, what is needed, what to
+/// try.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -46,7 +47,8 @@ class IoError : public Error {
   using Error::Error;
 };
 
-/// Numbers that are not finite where they must be. Exit code 1; the trainer adds the step and the last good checkpoint.
+/// Numbers that are not finite where they must be. Exit code 1; the trainer adds the step and the last good
+/// checkpoint.
 class NumericError : public Error {
  public:
   using Error::Error;

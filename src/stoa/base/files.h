@@ -18,13 +18,14 @@ std::string read_file(const std::filesystem::path& file);
 /// Throws IoError if it cannot be read, DataError if the gzip stream is truncated or altered.
 std::vector<std::uint8_t> read_maybe_gzip(const std::filesystem::path& file);
 
-/// Writes a file so that a reader sees either the old content or the new, never a part: temporary name in the same
-/// folder, fsync, rename. Throws IoError (a full disk, for example); the old file then stays as it was.
+/// Writes a file so that a reader sees either the old content or the new, never a part: temporary name in the
+/// same folder, fsync, rename. Throws IoError (a full disk, for example); the old file then stays as it was.
 void write_file_atomically(const std::filesystem::path& file, std::string_view content);
 
 /// The same for content produced piece by piece: `produce` is given a function that appends bytes.
 using Append = std::function<void(std::span<const std::byte>)>;
-void write_file_atomically(const std::filesystem::path& file, const std::function<void(const Append&)>& produce);
+void write_file_atomically(const std::filesystem::path& file,
+                           const std::function<void(const Append&)>& produce);
 
 /// Makes the renames and new files of a folder durable (fsync of the folder). Throws IoError.
 void sync_folder(const std::filesystem::path& folder);
@@ -45,7 +46,8 @@ class MappedFile {
 };
 
 /// An exclusive lock on a file, held until destruction or the end of the process, however it ends.
-/// Throws ConfigError "... is in use by process N" when another process holds it, IoError when the file cannot be made.
+/// Throws ConfigError "... is in use by process N" when another process holds it, IoError when the file
+/// cannot be made.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& file);

@@ -19,7 +19,8 @@ namespace stoa {
 ///       void validate() const;
 ///     };
 ///
-/// Reading a recipe, naming unknown keys, writing the resolved recipe and docs/options.md all run through that list.
+/// Reading a recipe, naming unknown keys, writing the resolved recipe and docs/options.md all run through
+/// that list.
 class FieldVisitor {
  public:
   virtual ~FieldVisitor() = default;
@@ -34,7 +35,8 @@ class FieldVisitor {
 
   /// A field with a fixed set of named values.
   template <class Enum>
-  void choice(const char* name, Enum& value, const std::vector<std::pair<const char*, Enum>>& choices, const char* help) {
+  void choice(const char* name, Enum& value, const std::vector<std::pair<const char*, Enum>>& choices,
+              const char* help) {
     std::vector<std::string> names;
     std::size_t index = 0;
     for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -45,11 +47,11 @@ class FieldVisitor {
     value = choices[index].second;
   }
 
-  /// A choice that sets other fields: `apply` runs right after it was read, before the fields listed after it are read.
-  /// It does not run when options are written or documented.
+  /// A choice that sets other fields: `apply` runs right after it was read, before the fields listed after it
+  /// are read. It does not run when options are written or documented.
   template <class Enum, class Apply>
-  void preset(const char* name, Enum& value, const std::vector<std::pair<const char*, Enum>>& choices, const char* help,
-              const Apply& apply) {
+  void preset(const char* name, Enum& value, const std::vector<std::pair<const char*, Enum>>& choices,
+              const char* help, const Apply& apply) {
     choice(name, value, choices, help);
     if (reading()) apply();
   }
@@ -66,19 +68,21 @@ class FieldVisitor {
   virtual void enter(const char* name, const char* help) = 0;
   virtual void leave() = 0;
 
-  /// Fields that exist only under a condition, e.g. `v.when(name == kSgd, "name = \"sgd\"", [&] { v.field(...); })`.
-  /// A key of a condition that does not hold is refused with the condition in the message; docs list it with it.
+  /// Fields that exist only under a condition, e.g. `v.when(name == kSgd, "name = \"sgd\"", [&] {
+  /// v.field(...); })`. A key of a condition that does not hold is refused with the condition in the message;
+  /// docs list it with it.
   virtual void when(bool applies, const char* condition, const std::function<void()>& fields) = 0;
 
  protected:
-  virtual void choose(const char* name, std::size_t& index, const std::vector<std::string>& names, const char* help) = 0;
+  virtual void choose(const char* name, std::size_t& index, const std::vector<std::string>& names,
+                      const char* help) = 0;
   virtual bool reading() const { return false; }
 };
 
 using VisitFields = std::function<void(FieldVisitor&)>;
 
-/// Sets fields from `config`'s table. Throws ConfigError with file and line for a key that no field claims (naming the
-/// nearest), a value of the wrong type, or a name outside a choice.
+/// Sets fields from `config`'s table. Throws ConfigError with file and line for a key that no field claims
+/// (naming the nearest), a value of the wrong type, or a name outside a choice.
 void read_fields(const Config& config, const VisitFields& visit);
 
 /// All fields with their present values, nested as their groups are.

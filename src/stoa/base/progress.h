@@ -12,12 +12,13 @@ enum class Verbosity { kQuiet, kNormal, kDebug };
 void set_verbosity(Verbosity verbosity);
 Verbosity verbosity();
 
-/// One line on standard error; a progress line that is being shown moves below it. Warnings are shown even when quiet.
+/// One line on standard error; a progress line that is being shown moves below it. Warnings are shown even
+/// when quiet.
 void log_info(std::string_view message);
 void log_warning(std::string_view message);
 
-/// Progress of long work: on a terminal one line that is redrawn with rate and time left, elsewhere a plain line every
-/// `plain_every` seconds. Says nothing when quiet.
+/// Progress of long work: on a terminal one line that is redrawn with rate and time left, elsewhere a plain
+/// line every `plain_every` seconds. Says nothing when quiet.
 class Progress {
  public:
   /// `unit` is what is counted ("steps", "images"); `total` 0 means unknown.

@@ -7,7 +7,8 @@
 
 namespace stoa {
 
-/// Number of single-character insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`.
+/// Number of single-character insertions, deletions, substitutions and swaps of neighbours that turn `a` into
+/// `b`.
 int edit_distance(std::string_view a, std::string_view b);
 
 /// The candidate nearest to `word`, or an empty string where none is near enough to be a likely misspelling.

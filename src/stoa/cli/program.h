@@ -37,8 +37,9 @@ CLI::App& add_command(Program& program, const std::string& name, const std::stri
                       const std::string& example, std::function<void()> action);
 
 /// Adds a command below another one, as `stoa data prepare`; otherwise as add_command().
-CLI::App& add_subcommand(Program& program, CLI::App& parent, const std::string& name, const std::string& summary,
-                         const std::string& example, std::function<void()> action);
+CLI::App& add_subcommand(Program& program, CLI::App& parent, const std::string& name,
+                         const std::string& summary, const std::string& example,
+                         std::function<void()> action);
 
 /// Adds `--set KEY=VALUE`, one value a flag, so that what follows stays a positional.
 CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& set);

@@ -38,9 +38,10 @@ std::vector<SampleKey> samples_of_step(std::int64_t step, std::int64_t batch_siz
 std::unique_ptr<BatchSource> shuffled_batches(std::int64_t dataset_size, const BatchPlan& plan,
                                               MakeBatch make_batch);
 
-/// Endless training batches of `make_step(step)`, from `plan.first_step` on: for data with an order of their own.
-/// Built ahead and handed out like shuffled_batches(); `make_step` may depend on nothing but the step.
-std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan, std::function<Batch(std::int64_t)> make_step);
+/// Endless training batches of `make_step(step)`, from `plan.first_step` on: for data with an order of their
+/// own. Built ahead and handed out like shuffled_batches(); `make_step` may depend on nothing but the step.
+std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan,
+                                             std::function<Batch(std::int64_t)> make_step);
 
 /// Every sample once, in order, the last batch possibly smaller; then empty batches. `plan.first_step` is not
 /// used.

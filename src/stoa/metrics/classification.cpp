@@ -10,7 +10,9 @@
 namespace stoa::metrics {
 
 ClassificationCounts::ClassificationCounts(std::int64_t classes, std::int64_t top_k)
-    : classes_(classes), top_k_(std::min(top_k, classes)), confusion_(static_cast<std::size_t>(classes * classes), 0) {
+    : classes_(classes),
+      top_k_(std::min(top_k, classes)),
+      confusion_(static_cast<std::size_t>(classes * classes), 0) {
   if (classes < 1 || top_k < 1) throw Error("classification metrics need at least one class and k >= 1");
 }
 
@@ -36,11 +38,19 @@ void ClassificationCounts::add(const at::Tensor& logits, const at::Tensor& label
 }
 
 namespace {
-double mean(double sum, std::int64_t count) { return count > 0 ? sum / static_cast<double>(count) : 0; }
+double mean(double sum, std::int64_t count) {
+  return count > 0 ? sum / static_cast<double>(count) : 0;
+}
 }  // namespace
 
-double ClassificationCounts::accuracy() const { return mean(static_cast<double>(correct_), samples_); }
-double ClassificationCounts::top_k_accuracy() const { return mean(static_cast<double>(in_top_k_), samples_); }
-double ClassificationCounts::negative_log_likelihood() const { return mean(loss_sum_, samples_); }
+double ClassificationCounts::accuracy() const {
+  return mean(static_cast<double>(correct_), samples_);
+}
+double ClassificationCounts::top_k_accuracy() const {
+  return mean(static_cast<double>(in_top_k_), samples_);
+}
+double ClassificationCounts::negative_log_likelihood() const {
+  return mean(loss_sum_, samples_);
+}
 
 }  // namespace stoa::metrics

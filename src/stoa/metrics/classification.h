@@ -7,8 +7,8 @@
 
 namespace stoa::metrics {
 
-/// Counts over a classification test set: top-1 and top-k accuracy, mean negative log-likelihood, confusion matrix.
-/// Every sample counts once, the last partial batch included.
+/// Counts over a classification test set: top-1 and top-k accuracy, mean negative log-likelihood, confusion
+/// matrix. Every sample counts once, the last partial batch included.
 class ClassificationCounts {
  public:
   /// `top_k` is the k of the second accuracy (at most `classes`).
@@ -18,9 +18,9 @@ class ClassificationCounts {
   void add(const at::Tensor& logits, const at::Tensor& labels);
 
   std::int64_t samples() const { return samples_; }
-  double accuracy() const;                ///< share of samples whose largest logit is the label's
-  double top_k_accuracy() const;          ///< share of samples whose label is among the k largest logits
-  double negative_log_likelihood() const; ///< mean, in nats
+  double accuracy() const;                 ///< share of samples whose largest logit is the label's
+  double top_k_accuracy() const;           ///< share of samples whose label is among the k largest logits
+  double negative_log_likelihood() const;  ///< mean, in nats
   /// [classes * classes] counts, row = true class, column = predicted class.
   const std::vector<std::int64_t>& confusion() const { return confusion_; }
 

@@ -15,7 +15,8 @@ namespace stoa::nn {
 AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options) {
   const std::int64_t dim = options.dim, heads = options.heads;
   if (heads < 1 || dim % heads != 0)
-    throw ConfigError(format("`heads` is {} but must divide `dim` = {}; choose a divisor of {}", heads, dim, dim));
+    throw ConfigError(
+        format("`heads` is {} but must divide `dim` = {}; choose a divisor of {}", heads, dim, dim));
   qkv_weight = register_parameter("qkv_weight", at::empty({3 * dim, dim}));
   qkv_bias = register_parameter("qkv_bias", at::empty({3 * dim}));
   out = register_module("out", Linear(dim, dim));

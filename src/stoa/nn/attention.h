@@ -16,7 +16,8 @@ namespace stoa::nn {
 enum class AttentionInit {
   kGlorot,  ///< U(+-sqrt(6 / 2d)) for each of q, k, v, out
   kFused,   ///< q, k, v as one [d, 3d] matrix: U(+-sqrt(6 / 4d))
-  kCode,    ///< three-axis kernels as Keras sees them: q, k, v U(+-sqrt(6 / (d (h + d/h)))), out U(+-sqrt(6 / (d (1 + h))))
+  kCode,    ///< three-axis kernels as Keras sees them: q, k, v U(+-sqrt(6 / (d (h + d/h)))), out U(+-sqrt(6 /
+            ///< (d (1 + h))))
 };
 
 struct AttentionOptions {
@@ -26,7 +27,8 @@ struct AttentionOptions {
   AttentionInit init = AttentionInit::kGlorot;
 };
 
-/// Multi-head self-attention with biases, scale 1 / sqrt(dim / heads) (widenet.md 2.1). Heads are contiguous columns.
+/// Multi-head self-attention with biases, scale 1 / sqrt(dim / heads) (widenet.md 2.1). Heads are contiguous
+/// columns.
 class AttentionImpl : public torch::nn::Module, public HasSlices {
  public:
   /// Throws ConfigError where heads does not divide dim.

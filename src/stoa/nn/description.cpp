@@ -12,8 +12,14 @@ std::int64_t sum(const std::vector<ModelPart>& parts, std::int64_t ModelPart::*m
 
 }  // namespace
 
-std::int64_t ModelDescription::parameters() const { return sum(parts, &ModelPart::parameters); }
-std::int64_t ModelDescription::macs() const { return sum(parts, &ModelPart::macs); }
-std::int64_t ModelDescription::activations() const { return sum(parts, &ModelPart::activations); }
+std::int64_t ModelDescription::parameters() const {
+  return sum(parts, &ModelPart::parameters);
+}
+std::int64_t ModelDescription::macs() const {
+  return sum(parts, &ModelPart::macs);
+}
+std::int64_t ModelDescription::activations() const {
+  return sum(parts, &ModelPart::activations);
+}
 
 }  // namespace stoa::nn

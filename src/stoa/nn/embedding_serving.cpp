@@ -94,7 +94,8 @@ void EmbeddingTables::serve(ServedType type) {
       const auto both = at::cat({embeddings, linear.unsqueeze(1)}, 1);
       served.rows.push_back(type == ServedType::kHalf ? both.to(at::kHalf) : both);
     }
-    s.tables[static_cast<std::size_t>(field)] = at::Tensor();  // field by field, so that both are never there whole
+    s.tables[static_cast<std::size_t>(field)] =
+        at::Tensor();  // field by field, so that both are never there whole
     s.data[static_cast<std::size_t>(field)] = nullptr;
   }
   s.clear_gradients();

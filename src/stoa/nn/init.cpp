@@ -10,8 +10,12 @@ namespace {
 thread_local int skipping = 0;
 }  // namespace
 
-SkipInitialisation::SkipInitialisation() { ++skipping; }
-SkipInitialisation::~SkipInitialisation() { --skipping; }
+SkipInitialisation::SkipInitialisation() {
+  ++skipping;
+}
+SkipInitialisation::~SkipInitialisation() {
+  --skipping;
+}
 
 void glorot_uniform_(const at::Tensor& tensor, double fan_in, double fan_out) {
   if (skipping > 0) return;

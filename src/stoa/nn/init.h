@@ -20,8 +20,8 @@ void glorot_normal_(const at::Tensor& tensor, double fan_in, double fan_out);
 
 void constant_(const at::Tensor& tensor, double value);
 
-/// While one lives, the initialisers of this thread do nothing: for models that are only counted, or whose weights are
-/// read from a file. Memory that is never written costs nothing.
+/// While one lives, the initialisers of this thread do nothing: for models that are only counted, or whose
+/// weights are read from a file. Memory that is never written costs nothing.
 class SkipInitialisation {
  public:
   SkipInitialisation();

@@ -8,7 +8,8 @@
 
 namespace stoa::nn {
 
-/// y = x W^T + b with weight [out, in] and bias [out], named and laid out as PyTorch's. Glorot-uniform weight, zero bias.
+/// y = x W^T + b with weight [out, in] and bias [out], named and laid out as PyTorch's. Glorot-uniform
+/// weight, zero bias.
 class LinearImpl : public torch::nn::Module {
  public:
   LinearImpl(std::int64_t in, std::int64_t out);

@@ -14,8 +14,10 @@ struct NamedTensor {
 
 /// What a forward pass gives beside its result. Nothing of it is kept in modules.
 struct SideOutputs {
-  std::vector<NamedTensor> losses;      ///< scalars that are added to the task's loss, weights applied; differentiable
-  std::vector<NamedTensor> statistics;  ///< scalars, vectors or matrices [depth, ...] for logs and reports; detached
+  std::vector<NamedTensor>
+      losses;  ///< scalars that are added to the task's loss, weights applied; differentiable
+  std::vector<NamedTensor>
+      statistics;  ///< scalars, vectors or matrices [depth, ...] for logs and reports; detached
 };
 
 }  // namespace stoa::nn

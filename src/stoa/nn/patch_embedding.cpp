@@ -10,10 +10,12 @@
 
 namespace stoa::nn {
 
-PatchEmbeddingImpl::PatchEmbeddingImpl(std::int64_t image_size, std::int64_t channels, std::int64_t patch, std::int64_t dim)
+PatchEmbeddingImpl::PatchEmbeddingImpl(std::int64_t image_size, std::int64_t channels, std::int64_t patch,
+                                       std::int64_t dim)
     : image_size_(image_size), channels_(channels), patch_(patch) {
   if (patch < 1 || image_size % patch != 0)
-    throw ConfigError(format("`model.patch` is {} but must divide `data.image_size` = {}; change one of them", patch, image_size));
+    throw ConfigError(format("`model.patch` is {} but must divide `data.image_size` = {}; change one of them",
+                             patch, image_size));
   weight = register_parameter("weight", at::empty({dim, channels, patch, patch}));
   bias = register_parameter("bias", at::empty({dim}));
   constant_(bias, 0);

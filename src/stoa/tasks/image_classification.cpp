@@ -18,16 +18,18 @@ namespace stoa {
 namespace {
 
 constexpr std::int64_t kTopK = 5;
-constexpr std::int64_t kGalleryPictures = 12;      // of right and of wrong predictions each
-constexpr std::int64_t kLargestConfusion = 40;     // classes; larger matrices cannot be read
+constexpr std::int64_t kGalleryPictures = 12;   // of right and of wrong predictions each
+constexpr std::int64_t kLargestConfusion = 40;  // classes; larger matrices cannot be read
 
-/// Cross-entropy against labels (or two mixed labels), with label smoothing over the mixed target (widenet.md 6.11).
+/// Cross-entropy against labels (or two mixed labels), with label smoothing over the mixed target
+/// (widenet.md 6.11).
 at::Tensor classification_loss(const at::Tensor& logits, const Batch& batch, double smoothing) {
   const auto scores = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   if (!batch.has("labels_mixed"))
     return at::cross_entropy_loss(scores, batch["labels"], {}, at::Reduction::Mean, -100, smoothing);
   const auto own = at::cross_entropy_loss(scores, batch["labels"], {}, at::Reduction::None, -100, smoothing);
-  const auto other = at::cross_entropy_loss(scores, batch["labels_mixed"], {}, at::Reduction::None, -100, smoothing);
+  const auto other =
+      at::cross_entropy_loss(scores, batch["labels_mixed"], {}, at::Reduction::None, -100, smoothing);
   return (batch["share"] * own + (1 - batch["share"]) * other).mean();
 }
 
@@ -37,7 +39,8 @@ class StatisticsMean {
   void add(const std::vector<nn::NamedTensor>& statistics, std::int64_t samples) {
     for (const auto& item : statistics) {
       const auto value = item.value.detach().to(at::kCPU, at::kDouble) * static_cast<double>(samples);
-      const auto found = std::find_if(sums_.begin(), sums_.end(), [&](const auto& sum) { return sum.name == item.name; });
+      const auto found =
+          std::find_if(sums_.begin(), sums_.end(), [&](const auto& sum) { return sum.name == item.name; });
       if (found == sums_.end())
         sums_.push_back({item.name, value});
       else
@@ -47,7 +50,8 @@ class StatisticsMean {
   }
   std::vector<nn::NamedTensor> means() const {
     auto result = sums_;
-    for (auto& item : result) item.value = item.value / static_cast<double>(std::max<std::int64_t>(samples_, 1));
+    for (auto& item : result)
+      item.value = item.value / static_cast<double>(std::max<std::int64_t>(samples_, 1));
     return result;
   }
 
@@ -58,9 +62,12 @@ class StatisticsMean {
 
 class ImageClassification : public Task {
  public:
-  ImageClassification(ImageClassificationOptions options, ImageDataOptions data, std::shared_ptr<ImageClassifier> model,
-                      const BuildContext& context)
-      : options_(std::move(options)), data_(std::move(data)), model_(std::move(model)), class_names_(options_.class_names) {
+  ImageClassification(ImageClassificationOptions options, ImageDataOptions data,
+                      std::shared_ptr<ImageClassifier> model, const BuildContext& context)
+      : options_(std::move(options)),
+        data_(std::move(data)),
+        model_(std::move(model)),
+        class_names_(options_.class_names) {
     if (context.open_data) {
       train_ = open_image_dataset(data_, Split::kTrain);
       test_ = open_image_dataset(data_, Split::kTest);
@@ -113,8 +120,10 @@ class ImageClassification : public Task {
     return *dataset;
   }
   Exhibit confusion(const metrics::ClassificationCounts& counts) const;
-  GalleryExhibit::Picture picture(const at::Tensor& image, std::int64_t label, std::int64_t guess, double probability) const;
-  void add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right, GalleryExhibit& wrong) const;
+  GalleryExhibit::Picture picture(const at::Tensor& image, std::int64_t label, std::int64_t guess,
+                                  double probability) const;
+  void add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
+                    GalleryExhibit& wrong) const;
 
   ImageClassificationOptions options_;
   ImageDataOptions data_;
@@ -152,9 +161,12 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
   evaluation.metrics.set("loss", counts.negative_log_likelihood());
   if (options.exhibits) {
     if (data_.classes <= kLargestConfusion) evaluation.exhibits.push_back(confusion(counts));
-    evaluation.exhibits.push_back({"Right", "The first test images the model names rightly, with its probability.", right});
-    evaluation.exhibits.push_back({"Wrong", "The first test images the model names wrongly: its answer, then the truth.", wrong});
-    for (auto& exhibit : model_->exhibits(statistics.means())) evaluation.exhibits.push_back(std::move(exhibit));
+    evaluation.exhibits.push_back(
+        {"Right", "The first test images the model names rightly, with its probability.", right});
+    evaluation.exhibits.push_back(
+        {"Wrong", "The first test images the model names wrongly: its answer, then the truth.", wrong});
+    for (auto& exhibit : model_->exhibits(statistics.means()))
+      evaluation.exhibits.push_back(std::move(exhibit));
   }
   return evaluation;
 }
@@ -168,15 +180,16 @@ Exhibit ImageClassification::confusion(const metrics::ClassificationCounts& coun
   const auto& matrix = counts.confusion();
   for (std::int64_t row = 0; row < data_.classes; ++row) {
     const auto* begin = matrix.data() + row * data_.classes;
-    const auto sum = std::max<std::int64_t>(std::accumulate(begin, begin + data_.classes, std::int64_t{0}), 1);
+    const auto sum =
+        std::max<std::int64_t>(std::accumulate(begin, begin + data_.classes, std::int64_t{0}), 1);
     for (std::int64_t column = 0; column < data_.classes; ++column)
       map.values.push_back(static_cast<double>(begin[column]) / static_cast<double>(sum));
   }
   return {"Confusion matrix", "Share of each true class (row) that was given each answer (column).", map};
 }
 
-GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, std::int64_t label, std::int64_t guess,
-                                                     double probability) const {
+GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, std::int64_t label,
+                                                     std::int64_t guess, double probability) const {
   GalleryExhibit::Picture result;
   result.png = encode_png(tensor_to_image(image, data_));
   result.good = guess == label;
@@ -188,14 +201,16 @@ GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, st
 
 void ImageClassification::add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
                                        GalleryExhibit& wrong) const {
-  if (std::ssize(right.pictures) >= kGalleryPictures && std::ssize(wrong.pictures) >= kGalleryPictures) return;
+  if (std::ssize(right.pictures) >= kGalleryPictures && std::ssize(wrong.pictures) >= kGalleryPictures)
+    return;
   const auto probabilities = logits.to(at::kDouble).softmax(1);
   for (std::int64_t i = 0; i < batch.samples; ++i) {
     const auto label = batch["labels"][i].item<std::int64_t>();
     const auto guess = probabilities[i].argmax().item<std::int64_t>();
     auto& gallery = guess == label ? right : wrong;
     if (std::ssize(gallery.pictures) < kGalleryPictures)
-      gallery.pictures.push_back(picture(batch["images"][i], label, guess, probabilities[i][guess].item<double>()));
+      gallery.pictures.push_back(
+          picture(batch["images"][i], label, guess, probabilities[i][guess].item<double>()));
   }
 }
 
@@ -208,14 +223,16 @@ std::vector<Prediction> ImageClassification::predict(std::span<const std::string
     const MappedFile file(input);
     const auto image = image_to_tensor(decode_image(file.bytes(), input), data_);
     const auto logits = model_->classify(image.unsqueeze(0).to(device)).logits;
-    const auto [probability, label] = logits.to(at::kCPU, at::kDouble).softmax(1)[0].topk(std::min(kTopK, data_.classes));
+    const auto [probability, label] =
+        logits.to(at::kCPU, at::kDouble).softmax(1)[0].topk(std::min(kTopK, data_.classes));
     Prediction prediction;
     prediction.json = {{"file", input}, {"top", Json::array()}};
     prediction.text = input;
     for (std::int64_t i = 0; i < label.size(0); ++i) {
       const auto& name = class_names_[static_cast<std::size_t>(label[i].item<std::int64_t>())];
       const double share = probability[i].item<double>();
-      prediction.json["top"].push_back({{"class", name}, {"label", label[i].item<std::int64_t>()}, {"probability", share}});
+      prediction.json["top"].push_back(
+          {{"class", name}, {"label", label[i].item<std::int64_t>()}, {"probability", share}});
       prediction.text += format("\n  {:6.2f} %  {}", 100 * share, name);
     }
     predictions.push_back(std::move(prediction));
@@ -229,7 +246,8 @@ void ImageClassification::save_examples(const std::filesystem::path& folder, std
     const auto example = test_->get(i);
     const auto png = encode_png(example.image);
     auto label = class_names_[static_cast<std::size_t>(example.label)];
-    std::replace_if(label.begin(), label.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
+    std::replace_if(
+        label.begin(), label.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
     write_file_atomically(folder / format("{:05}-{}.png", i, label),
                           std::string_view(reinterpret_cast<const char*>(png.data()), png.size()));
   }
@@ -244,18 +262,24 @@ void ImageClassificationOptions::visit(FieldVisitor& v) {
 
 void ImageClassificationOptions::validate(std::int64_t classes) const {
   if (!(label_smoothing >= 0 && label_smoothing < 1))
-    throw ConfigError(format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
+    throw ConfigError(
+        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
   if (!class_names.empty() && std::ssize(class_names) != classes)
-    throw ConfigError(format("`task.class_names` has {} names but `data.classes` is {}; give one name a class or none",
-                             class_names.size(), classes));
+    throw ConfigError(
+        format("`task.class_names` has {} names but `data.classes` is {}; give one name a class or none",
+               class_names.size(), classes));
 }
 
-ImageClassificationRecipe::ImageClassificationRecipe(VisitFields visit_model,
-                                                     std::function<void(const ImageClassifierInput&)> validate_model,
-                                                     MakeImageClassifier make)
-    : visit_model_(std::move(visit_model)), validate_model_(std::move(validate_model)), make_(std::move(make)) {}
+ImageClassificationRecipe::ImageClassificationRecipe(
+    VisitFields visit_model, std::function<void(const ImageClassifierInput&)> validate_model,
+    MakeImageClassifier make)
+    : visit_model_(std::move(visit_model)),
+      validate_model_(std::move(validate_model)),
+      make_(std::move(make)) {}
 
-ImageClassifierInput ImageClassificationRecipe::input() const { return {data_.channels, data_.image_size, data_.classes}; }
+ImageClassifierInput ImageClassificationRecipe::input() const {
+  return {data_.channels, data_.image_size, data_.classes};
+}
 
 void ImageClassificationRecipe::visit(FieldVisitor& v) {
   v.group("task", options_, "what is learned");

@@ -42,7 +42,7 @@ class ImageClassifier : public torch::nn::Module {
 
 /// Options of the task itself: the table [task].
 struct ImageClassificationOptions {
-  double label_smoothing = 0;            ///< share of each target spread over all classes; also over mixed labels
+  double label_smoothing = 0;  ///< share of each target spread over all classes; also over mixed labels
   std::vector<std::string> class_names;  ///< for data sets whose files carry none
 
   void visit(FieldVisitor& v);
@@ -55,8 +55,10 @@ using MakeImageClassifier = std::function<std::shared_ptr<ImageClassifier>(const
 /// The recipe part of one system under this task: [task], [data] and [model].
 class ImageClassificationRecipe : public TaskRecipe {
  public:
-  /// `visit_model` shows the model's own fields (the table [model]), `validate_model` checks them, `make` builds it.
-  ImageClassificationRecipe(VisitFields visit_model, std::function<void(const ImageClassifierInput&)> validate_model,
+  /// `visit_model` shows the model's own fields (the table [model]), `validate_model` checks them, `make`
+  /// builds it.
+  ImageClassificationRecipe(VisitFields visit_model,
+                            std::function<void(const ImageClassifierInput&)> validate_model,
                             MakeImageClassifier make);
   void visit(FieldVisitor& v) override;
   void validate() const override;
@@ -72,8 +74,8 @@ class ImageClassificationRecipe : public TaskRecipe {
   MakeImageClassifier make_;
 };
 
-/// One line of the catalog: image classification by `Model`, a class derived from ImageClassifier with a constructor
-/// (Options, ImageClassifierInput); Options has visit() and validate(ImageClassifierInput).
+/// One line of the catalog: image classification by `Model`, a class derived from ImageClassifier with a
+/// constructor (Options, ImageClassifierInput); Options has visit() and validate(ImageClassifierInput).
 template <class Model, class Options>
 CatalogEntry image_classification(const std::string& name, const std::string& summary) {
   return {"image_classification", name, summary, [] {
@@ -81,7 +83,9 @@ CatalogEntry image_classification(const std::string& name, const std::string& su
             return std::make_unique<ImageClassificationRecipe>(
                 [options](FieldVisitor& v) { options->visit(v); },
                 [options](const ImageClassifierInput& input) { options->validate(input); },
-                [options](const ImageClassifierInput& input) { return std::make_shared<Model>(*options, input); });
+                [options](const ImageClassifierInput& input) {
+                  return std::make_shared<Model>(*options, input);
+                });
           }};
 }
 

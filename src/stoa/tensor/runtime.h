@@ -15,7 +15,7 @@ enum class Precision { kAuto, kFp32, kBf16 };
 /// Where and how the arithmetic runs.
 struct RuntimeOptions {
   std::string device = "auto";  ///< "auto" (cuda where there is one), "cpu", "cuda", "cuda:1"
-  std::int64_t threads = 0;     ///< CPU threads; 0 uses OMP_NUM_THREADS, or every core this process may run on
+  std::int64_t threads = 0;  ///< CPU threads; 0 uses OMP_NUM_THREADS, or every core this process may run on
   Precision precision = Precision::kAuto;
 
   void visit(FieldVisitor& v);

@@ -14,33 +14,36 @@
 
 namespace stoa {
 
-/// Everything a run needs to go on as if it had never stopped. Random streams and the place in the data are functions of
-/// seed and step, so the step number stands for them.
+/// Everything a run needs to go on as if it had never stopped. Random streams and the place in the data are
+/// functions of seed and step, so the step number stands for them.
 struct Checkpoint {
-  std::int64_t step = 0;                          ///< updates done
-  std::map<std::string, at::Tensor> model;        ///< distinct tensors, shared ones once
+  std::int64_t step = 0;                    ///< updates done
+  std::map<std::string, at::Tensor> model;  ///< distinct tensors, shared ones once
   std::map<std::string, at::Tensor> optimizer;
-  std::map<std::string, at::Tensor> average;      ///< empty without EMA
-  std::map<std::string, at::Tensor> sparse;       ///< empty without nn::SparseWeights
-  Json state = Json::object();                    ///< metrics at this step, best value so far
+  std::map<std::string, at::Tensor> average;  ///< empty without EMA
+  std::map<std::string, at::Tensor> sparse;   ///< empty without nn::SparseWeights
+  Json state = Json::object();                ///< metrics at this step, best value so far
 };
 
-/// The checkpoints of a run: folders step-N with model.safetensors, optimizer.safetensors, [average.safetensors], [sparse.safetensors] and
-/// state.json (step, sizes and CRC-32 of the files). Each is written in a hidden folder, synced, and renamed whole.
+/// The checkpoints of a run: folders step-N with model.safetensors, optimizer.safetensors,
+/// [average.safetensors], [sparse.safetensors] and state.json (step, sizes and CRC-32 of the files). Each is
+/// written in a hidden folder, synced, and renamed whole.
 class CheckpointStore {
  public:
   explicit CheckpointStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
-  /// Writes a checkpoint (in place of one of the same step) and then removes those that `options` does not keep. `value` is
-  /// the primary metric, if measured. Throws IoError (a full disk, say); the earlier checkpoints then stay as they are.
-  void save(const Checkpoint& checkpoint, const CheckpointOptions& options, std::optional<double> value, bool higher_is_better);
+  /// Writes a checkpoint (in place of one of the same step) and then removes those that `options` does not
+  /// keep. `value` is the primary metric, if measured. Throws IoError (a full disk, say); the earlier
+  /// checkpoints then stay as they are.
+  void save(const Checkpoint& checkpoint, const CheckpointOptions& options, std::optional<double> value,
+            bool higher_is_better);
   /// Steps that have a checkpoint, ascending; unfinished hidden folders do not count.
   std::vector<std::int64_t> steps() const;
   /// Step of the best checkpoint by the recorded primary metric, if any was measured.
   std::optional<std::int64_t> best(bool higher_is_better) const;
-  /// Reads and verifies one (sizes and CRC-32). Throws DataError naming the damaged file and the newest earlier checkpoint
-  /// that is intact, ConfigError where there is none of that step.
-  /// `weights_only` leaves out the optimiser's tensors.
+  /// Reads and verifies one (sizes and CRC-32). Throws DataError naming the damaged file and the newest
+  /// earlier checkpoint that is intact, ConfigError where there is none of that step. `weights_only` leaves
+  /// out the optimiser's tensors.
   Checkpoint load(std::int64_t step, bool weights_only = false) const;
   /// Removes the checkpoints of later steps: a run that goes on from `step` makes them anew.
   void remove_after(std::int64_t step) const;

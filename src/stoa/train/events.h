@@ -9,9 +9,9 @@
 
 namespace stoa {
 
-/// The log of a run: metrics.jsonl, one object a line with "step" and "kind" ("train" or "eval"), and the scalars of it as
-/// TensorBoard events. On resuming, lines of later steps than the checkpoint's are removed first, so that an interrupted
-/// run's log equals an uninterrupted one's.
+/// The log of a run: metrics.jsonl, one object a line with "step" and "kind" ("train" or "eval"), and the
+/// scalars of it as TensorBoard events. On resuming, lines of later steps than the checkpoint's are removed
+/// first, so that an interrupted run's log equals an uninterrupted one's.
 class EventLog {
  public:
   /// `first_step` > 0 keeps the lines up to that step. Throws IoError.

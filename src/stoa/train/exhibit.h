@@ -43,7 +43,8 @@ struct GalleryExhibit {
   std::vector<Picture> pictures;
 };
 
-/// Something a report shows beside the numbers. Tasks and models make them; reports draw them without knowing either.
+/// Something a report shows beside the numbers. Tasks and models make them; reports draw them without knowing
+/// either.
 struct Exhibit {
   std::string title;
   std::string caption;

@@ -30,7 +30,7 @@ struct StepContext {
 
 /// What a task makes of one (micro-)batch.
 struct LossResult {
-  at::Tensor loss;                       ///< the task's own loss: the mean over weight(batch); what is reported as "loss"
+  at::Tensor loss;  ///< the task's own loss: the mean over weight(batch); what is reported as "loss"
   std::vector<nn::NamedTensor> metrics;  ///< further scalars for the log, means over the batch; detached
   nn::SideOutputs side;                  ///< losses the model adds, and its statistics
 };
@@ -39,7 +39,7 @@ struct LossResult {
 struct EvaluateOptions {
   std::int64_t batch_size = 256;
   int workers = 0;
-  bool exhibits = false;                 ///< also make what a report shows
+  bool exhibits = false;  ///< also make what a report shows
   /// Called with 0 done before the first batch, then now and then; may be empty.
   std::function<void(std::int64_t done, std::int64_t total)> progress;
 };
@@ -55,16 +55,17 @@ struct Prediction {
   std::string text;  ///< what a person reads, possibly several lines
 };
 
-/// Something to be learned, joined with a model that learns it: all that the trainer, `stoa eval` and `stoa predict` see.
-/// A task owns data, loss and metrics; it knows its model only through the small interface it defines for it.
+/// Something to be learned, joined with a model that learns it: all that the trainer, `stoa eval` and `stoa
+/// predict` see. A task owns data, loss and metrics; it knows its model only through the small interface it
+/// defines for it.
 class Task {
  public:
   virtual ~Task() = default;
 
   virtual torch::nn::Module& model() = 0;
   virtual nn::ModelDescription describe() = 0;
-  /// Weights beside the model's parameters that have their own update rule; null for most tasks. They are made at the
-  /// first call, so that describing a model with large tables needs no memory for them.
+  /// Weights beside the model's parameters that have their own update rule; null for most tasks. They are
+  /// made at the first call, so that describing a model with large tables needs no memory for them.
   virtual nn::SparseWeights* sparse_weights() { return nullptr; }
   /// Bytes that they take, moments included, without making them.
   virtual std::int64_t sparse_bytes() const { return 0; }
@@ -77,8 +78,8 @@ class Task {
   /// The loss of a batch, in the model's present mode. The batch is on the model's device.
   virtual LossResult loss(const Batch& batch, const StepContext& context) = 0;
 
-  /// Metrics over the evaluation data, the model in evaluation mode, no gradients. Depends on the batch size only where the
-  /// model looks at a whole batch in evaluation too (capacities, expert choice).
+  /// Metrics over the evaluation data, the model in evaluation mode, no gradients. Depends on the batch size
+  /// only where the model looks at a whole batch in evaluation too (capacities, expert choice).
   virtual Evaluation evaluate(const EvaluateOptions& options) = 0;
   /// The metric that says which checkpoint is best, and whether more of it is better.
   virtual std::string primary_metric() const = 0;
@@ -94,14 +95,16 @@ class Task {
   /// Writes the first `count` evaluation inputs as files that predict() reads (`stoa eval --save-examples`).
   virtual void save_examples(const std::filesystem::path& folder, std::int64_t count) = 0;
 
-  /// What later commands need of the data without opening it (class names, vocabularies); kept in the run folder.
+  /// What later commands need of the data without opening it (class names, vocabularies); kept in the run
+  /// folder.
   virtual Json metadata() const { return Json::object(); }
 };
 
 /// What building a task may use.
 struct BuildContext {
-  bool open_data = true;  ///< false: only the model is needed (info, predict); data functions of the task then throw
-  Json metadata;          ///< metadata() of the run that is loaded, or null
+  bool open_data =
+      true;       ///< false: only the model is needed (info, predict); data functions of the task then throw
+  Json metadata;  ///< metadata() of the run that is loaded, or null
 };
 
 /// The part of a recipe that a task and its model understand: the tables [task], [data] and [model].
@@ -110,7 +113,8 @@ class TaskRecipe {
   virtual ~TaskRecipe() = default;
   virtual void visit(FieldVisitor& v) = 0;
   virtual void validate() const = 0;
-  /// Makes the model (drawing initial weights from the default generator) and opens the data. Throws ConfigError, DataError.
+  /// Makes the model (drawing initial weights from the default generator) and opens the data. Throws
+  /// ConfigError, DataError.
   virtual std::unique_ptr<Task> build(const BuildContext& context) = 0;
 };
 

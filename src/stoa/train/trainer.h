@@ -19,28 +19,31 @@ namespace stoa {
 struct TrainResult {
   std::filesystem::path run;
   std::int64_t steps = 0;
-  Metrics metrics;  ///< of the final evaluation
+  Metrics metrics;                      ///< of the final evaluation
   std::optional<Profile> profile = {};  ///< where that is what was asked for; there are no metrics then
 };
 
-/// Trains `task` as `recipe` says, from `from` where given, writing into `folder`: per step the learning rate, forward and
-/// backward of each micro-batch (weights of the samples), finite check, clipping, update, average. Every random choice of
-/// step t comes from (seed, t). Evaluates at the end and writes evaluation.json.
-/// Throws Interrupted after a checkpoint when the user asked to stop; Error naming step and last good checkpoint where the
-/// loss or gradient is not finite.
-TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime, const std::optional<Checkpoint>& from);
+/// Trains `task` as `recipe` says, from `from` where given, writing into `folder`: per step the learning
+/// rate, forward and backward of each micro-batch (weights of the samples), finite check, clipping, update,
+/// average. Every random choice of step t comes from (seed, t). Evaluates at the end and writes
+/// evaluation.json. Throws Interrupted after a checkpoint when the user asked to stop; Error naming step and
+/// last good checkpoint where the loss or gradient is not finite.
+TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
+                  const std::optional<Checkpoint>& from);
 
-/// The first steps of train(), kProfileWarmUp and then `steps` that are recorded, without evaluation and checkpoint: writes
-/// profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100 or the recipe trains fewer in all.
-TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime, std::int64_t steps);
+/// The first steps of train(), kProfileWarmUp and then `steps` that are recorded, without evaluation and
+/// checkpoint: writes profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100 or the
+/// recipe trains fewer in all.
+TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
+                             std::int64_t steps);
 
 /// What `stoa train` and `stoa experiment` ask for.
 struct TrainRequest {
-  std::optional<Config> recipe;                  ///< absent when a run is resumed by its folder alone
-  std::filesystem::path out;                     ///< run folder; empty picks runs/NAME-SEED (with a number where taken)
-  std::filesystem::path resume;                  ///< a run to go on with
-  std::optional<std::int64_t> resume_step;       ///< its checkpoint; absent takes the newest
-  std::optional<std::int64_t> profile = {};      ///< records this many steps of a new run and ends
+  std::optional<Config> recipe;  ///< absent when a run is resumed by its folder alone
+  std::filesystem::path out;     ///< run folder; empty picks runs/NAME-SEED (with a number where taken)
+  std::filesystem::path resume;  ///< a run to go on with
+  std::optional<std::int64_t> resume_step;   ///< its checkpoint; absent takes the newest
+  std::optional<std::int64_t> profile = {};  ///< records this many steps of a new run and ends
 };
 
 /// Builds everything a request names and trains.
@@ -55,8 +58,10 @@ struct LoadedRun {
   std::int64_t step = 0;
 };
 
-/// Loads weights of a run (the averaged ones where it keeps them): checkpoint "last", "best" or a step number.
-LoadedRun load_run(const std::filesystem::path& run, const Catalog& catalog, const std::string& checkpoint, bool open_data);
+/// Loads weights of a run (the averaged ones where it keeps them): checkpoint "last", "best" or a step
+/// number.
+LoadedRun load_run(const std::filesystem::path& run, const Catalog& catalog, const std::string& checkpoint,
+                   bool open_data);
 
 /// Speed of inference: samples per second at a batch size, and the median latency of one sample.
 struct InferenceSpeed {
@@ -70,10 +75,11 @@ struct Latency {
   std::int64_t samples = 0, passes = 0;
   double p50_ms = 0, p99_ms = 0;
 };
-std::vector<Latency> measure_latency(Task& task, const Runtime& runtime, const std::vector<std::int64_t>& sizes);
+std::vector<Latency> measure_latency(Task& task, const Runtime& runtime,
+                                     const std::vector<std::int64_t>& sizes);
 
 /// evaluation.json of a run folder: metrics, exhibits, inference speed.
-void write_evaluation(const std::filesystem::path& run, const Evaluation& evaluation, const InferenceSpeed& speed,
-                      std::int64_t step);
+void write_evaluation(const std::filesystem::path& run, const Evaluation& evaluation,
+                      const InferenceSpeed& speed, std::int64_t step);
 
 }  // namespace stoa

@@ -16,8 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The first of runs/NAME-SEED, runs/NAME-SEED-2 ... that does not exist; NAME is the recipe file's. A profile leaves these
-/// to trained runs and takes runs/NAME-SEED-profile.
+/// The first of runs/NAME-SEED, runs/NAME-SEED-2 ... that does not exist; NAME is the recipe file's. A
+/// profile leaves these to trained runs and takes runs/NAME-SEED-profile.
 fs::path free_folder(const Config& config, const Recipe& recipe, bool profile) {
   const std::string name = format("{}-{}{}", fs::path(config.name()).stem().string(), recipe.train.seed,
                                   profile ? "-profile" : "");
@@ -63,10 +63,9 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   Recipe recipe = read_recipe(*request.recipe, catalog);
   total_steps(recipe.train, 1);  // where no length is set, that is said before the data are opened
   const Runtime runtime = configure_runtime(recipe.runtime);
-  RunFolder folder =
-      RunFolder::create(request.out.empty() ? free_folder(*request.recipe, recipe, request.profile.has_value())
-                                            : request.out,
-                        recipe);
+  RunFolder folder = RunFolder::create(
+      request.out.empty() ? free_folder(*request.recipe, recipe, request.profile.has_value()) : request.out,
+      recipe);
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr);
@@ -106,8 +105,9 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
 
   const Json info = folder.info();
   if (info.contains("exported"))
-    throw ConfigError(format("{} was exported for use and cannot be trained; go on with the run it came from, {}",
-                             folder.path().string(), info["exported"].value("from", "")));
+    throw ConfigError(
+        format("{} was exported for use and cannot be trained; go on with the run it came from, {}",
+               folder.path().string(), info["exported"].value("from", "")));
   const auto task = build(*recipe, info.value("metadata", Json()));
   if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
   if (!from) load_initial(*task, recipe->initial);

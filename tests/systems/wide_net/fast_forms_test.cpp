@@ -63,7 +63,8 @@ TEST(FastForms, TrainAWideNetAlike) {
 }
 
 TEST(FastForms, TrainAWideNetAlikeWithOperandsInBfloat16) {
-  if (!ops::has_gemm_blocks(ops::Operands::kBfloat16)) GTEST_SKIP() << "this CPU does not multiply bf16 natively";
+  if (!ops::has_gemm_blocks(ops::Operands::kBfloat16))
+    GTEST_SKIP() << "this CPU does not multiply bf16 natively";
   auto options = small();
   options.router.noise = 0;
   const auto whole = losses_of(options), rounded = losses_of(options, /*bf16=*/true);

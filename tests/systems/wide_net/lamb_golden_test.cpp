@@ -51,7 +51,8 @@ TEST(WideNetLambGolden, HistoryInDouble) {
   const auto trained = train_five_steps(at::kDouble);
   for (int step = 0; step <= 5; ++step)
     for (int column = 0; column < 3; ++column)
-      EXPECT_NEAR(trained.history[step][column], golden[step][column].item<double>(), 1e-8) << step << ", " << column;
+      EXPECT_NEAR(trained.history[step][column], golden[step][column].item<double>(), 1e-8)
+          << step << ", " << column;
 }
 
 TEST(WideNetLambGolden, HistoryInFloat) {
@@ -59,7 +60,8 @@ TEST(WideNetLambGolden, HistoryInFloat) {
   const auto trained = train_five_steps(at::kFloat);
   for (int step = 0; step <= 5; ++step)
     for (int column = 0; column < 3; ++column)
-      EXPECT_NEAR(trained.history[step][column], golden[step][column].item<double>(), 1e-5) << step << ", " << column;
+      EXPECT_NEAR(trained.history[step][column], golden[step][column].item<double>(), 1e-5)
+          << step << ", " << column;
 }
 
 TEST(WideNetLambGolden, WeightsAfterFiveSteps) {

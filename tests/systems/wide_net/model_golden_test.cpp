@@ -1,4 +1,5 @@
-// WideNet against tensors recorded from the original program: logits, layers, routes, balance, every gradient.
+// WideNet against tensors recorded from the original program: logits, layers, routes, balance, every
+// gradient.
 #include <gtest/gtest.h>
 
 #include "support/widenet_golden.h"
@@ -17,11 +18,16 @@ struct Case {
   bool stored_double;
 };
 
-const Case kCases[] = {{"widenet_a", "capacity_1.2", 2, 1.2, false, true}, {"widenet_a", "nodrop", 2, 4.0, false, false},
-                       {"widenet_a", "nodrop_one_gelu", 2, 4.0, true, false}, {"widenet_b", "k1", 1, 1.0, false, true},
-                       {"widenet_b", "k2", 2, 0.6, false, true}, {"widenet_b", "k3_nodrop", 3, 4.0, false, false}};
+const Case kCases[] = {{"widenet_a", "capacity_1.2", 2, 1.2, false, true},
+                       {"widenet_a", "nodrop", 2, 4.0, false, false},
+                       {"widenet_a", "nodrop_one_gelu", 2, 4.0, true, false},
+                       {"widenet_b", "k1", 1, 1.0, false, true},
+                       {"widenet_b", "k2", 2, 0.6, false, true},
+                       {"widenet_b", "k3_nodrop", 3, 4.0, false, false}};
 
-void PrintTo(const Case& c, std::ostream* out) { *out << c.file << "/" << c.name; }
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.file << "/" << c.name;
+}
 
 /// A model with the recorded weights, run forward and backward once.
 class Recorded {
@@ -38,12 +44,19 @@ class Recorded {
     output_ = model_->classify(test::golden_images(golden_, type), &trace_);
   }
 
-  const at::Tensor& golden(const std::string& name) const { return golden_.at(std::string(case_.name) + "/" + name); }
-  bool recorded(const std::string& name) const { return golden_.count(std::string(case_.name) + "/" + name) != 0; }
+  const at::Tensor& golden(const std::string& name) const {
+    return golden_.at(std::string(case_.name) + "/" + name);
+  }
+  bool recorded(const std::string& name) const {
+    return golden_.count(std::string(case_.name) + "/" + name) != 0;
+  }
   at::Tensor balance() const { return output_.side.losses.at(0).value; }
-  at::Tensor loss() const { return (output_.logits * golden_.at("R").to(output_.logits.scalar_type())).sum() + balance(); }
+  at::Tensor loss() const {
+    return (output_.logits * golden_.at("R").to(output_.logits.scalar_type())).sum() + balance();
+  }
 
-  /// Largest difference over the gradients recorded under `prefix`, each relative to its largest entry (k's bias: absolute).
+  /// Largest difference over the gradients recorded under `prefix`, each relative to its largest entry (k's
+  /// bias: absolute).
   double gradient_difference(const std::string& prefix, const at::Tensor& of) {
     model_->zero_grad();
     of.backward({}, /*retain_graph=*/true);
@@ -55,7 +68,9 @@ class Recorded {
       if (!name.starts_with(start)) continue;
       const auto key = name.substr(start.size());
       const double scale = key == "attn.k.bias" ? 1 : std::max(1e-3, value.abs().max().item<double>());
-      worst = std::max(worst, test::largest_difference(test::golden_view(ours, key, model_->options().dim), value) / scale);
+      worst = std::max(
+          worst,
+          test::largest_difference(test::golden_view(ours, key, model_->options().dim), value) / scale);
       ++compared;
     }
     EXPECT_GT(compared, 4) << prefix;
@@ -84,10 +99,15 @@ TEST_P(WideNetGolden, LogitsAndLayersInDouble) {
   const double layer_tolerance = GetParam().stored_double ? 1e-11 : 1e-5;
   for (std::size_t i = 0; i < run.trace().output.size(); ++i) {
     const auto layer = format("layer.{}.", i);
-    EXPECT_LT(test::largest_difference(run.trace().output[i], run.golden(layer + "output")), layer_tolerance) << i;
+    EXPECT_LT(test::largest_difference(run.trace().output[i], run.golden(layer + "output")), layer_tolerance)
+        << i;
     if (!run.recorded(layer + "ffn_input")) continue;
-    EXPECT_LT(test::largest_difference(run.trace().after_attention[i], run.golden(layer + "after_attention")), layer_tolerance) << i;
-    EXPECT_LT(test::largest_difference(run.trace().ffn_input[i], run.golden(layer + "ffn_input")), layer_tolerance) << i;
+    EXPECT_LT(test::largest_difference(run.trace().after_attention[i], run.golden(layer + "after_attention")),
+              layer_tolerance)
+        << i;
+    EXPECT_LT(test::largest_difference(run.trace().ffn_input[i], run.golden(layer + "ffn_input")),
+              layer_tolerance)
+        << i;
   }
 }
 
@@ -105,8 +125,10 @@ TEST_P(WideNetGolden, RoutesAreEqual) {
 TEST_P(WideNetGolden, RoutesAreEqualInFloat) {
   const Recorded run(GetParam(), at::kFloat);
   for (std::size_t i = 0; i < run.trace().routing.size(); ++i) {
-    EXPECT_TRUE(run.trace().routing[i].index.equal(run.golden(format("route.{}.index", i)).to(at::kLong))) << i;
-    EXPECT_TRUE((run.trace().routing[i].slot + 1).equal(run.golden(format("route.{}.slot", i)).to(at::kLong))) << i;
+    EXPECT_TRUE(run.trace().routing[i].index.equal(run.golden(format("route.{}.index", i)).to(at::kLong)))
+        << i;
+    EXPECT_TRUE((run.trace().routing[i].slot + 1).equal(run.golden(format("route.{}.slot", i)).to(at::kLong)))
+        << i;
   }
 }
 
@@ -133,7 +155,8 @@ TEST_P(WideNetGolden, LogitsAndGradientsInFloat) {
 }
 
 TEST_P(WideNetGolden, BalanceGradientReachesRouterAndNorms) {
-  if (!GetParam().stored_double || std::string(GetParam().name) == "k1") GTEST_SKIP() << "not recorded in this case";
+  if (!GetParam().stored_double || std::string(GetParam().name) == "k1")
+    GTEST_SKIP() << "not recorded in this case";
   Recorded run(GetParam(), at::kDouble);
   EXPECT_LT(run.gradient_difference("grad_of_balance.", run.balance()), 1e-11);
 }

@@ -8,7 +8,8 @@
 namespace stoa::wide_net {
 namespace {
 
-/// Largest difference between analytic and central-difference gradients over `samples` entries of every parameter.
+/// Largest difference between analytic and central-difference gradients over `samples` entries of every
+/// parameter.
 double worst_difference(WideNetImpl& model, const at::Tensor& images, std::int64_t samples) {
   const auto weights = at::randn({images.size(0), 3}, at::kDouble);
   const auto loss = [&] {
@@ -59,7 +60,8 @@ void check(const std::function<void(WideNetOptions&)>& change) {
   model.eval();
   {
     torch::NoGradGuard no_grad;
-    for (auto& parameter : nn::distinct_parameters(model)) parameter.tensor.add_(at::randn_like(parameter.tensor), 0.3);
+    for (auto& parameter : nn::distinct_parameters(model))
+      parameter.tensor.add_(at::randn_like(parameter.tensor), 0.3);
   }
   EXPECT_LT(worst_difference(model, at::randn({2, 1, 8, 8}, at::kDouble), 6), 1e-6);
 }

@@ -30,7 +30,8 @@ std::shared_ptr<WideNetImpl> make(const WideNetOptions& options, at::ScalarType 
   model->to(type);
   // larger weights than the initial ones, so that every part matters
   torch::NoGradGuard no_grad;
-  for (auto& parameter : nn::distinct_parameters(*model)) parameter.tensor.add_(at::randn_like(parameter.tensor), 0.2);
+  for (auto& parameter : nn::distinct_parameters(*model))
+    parameter.tensor.add_(at::randn_like(parameter.tensor), 0.2);
   return model;
 }
 
@@ -44,16 +45,22 @@ TEST(WideNet, EvaluationDoesNotDependOnTheBatch) {
   model->eval();
   const auto x = images(6);
   const auto whole = model->classify(x).logits;
-  const auto parts = at::cat({model->classify(x.narrow(0, 0, 1)).logits, model->classify(x.narrow(0, 1, 5)).logits});
+  const auto parts =
+      at::cat({model->classify(x.narrow(0, 0, 1)).logits, model->classify(x.narrow(0, 1, 5)).logits});
   EXPECT_LT((whole - parts).abs().max().item<double>(), 1e-12);
   const auto order = at::tensor({3, 0, 5, 1, 4, 2}, at::kLong);
-  EXPECT_LT((whole.index_select(0, order) - model->classify(x.index_select(0, order)).logits).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((whole.index_select(0, order) - model->classify(x.index_select(0, order)).logits)
+                .abs()
+                .max()
+                .item<double>(),
+            1e-12);
 }
 
 TEST(WideNet, TwoEvaluationsAreBitEqual) {
   auto model = make(tiny(), at::kFloat);
   model->eval();
-  EXPECT_TRUE(model->classify(images(4, at::kFloat)).logits.equal(model->classify(images(4, at::kFloat)).logits));
+  EXPECT_TRUE(
+      model->classify(images(4, at::kFloat)).logits.equal(model->classify(images(4, at::kFloat)).logits));
 }
 
 TEST(WideNet, TrainingNoiseChangesTheForwardPass) {
@@ -118,13 +125,15 @@ TEST(WideNet, UnrollingIntoCopiesChangesNothing) {
   for (const auto& parameter : nn::distinct_parameters(*copies)) {
     auto name = parameter.name;
     for (const char* list : {"attention.", "mixture."})
-      if (name.starts_with(list)) name = list + std::string("0") + name.substr(name.find('.', std::string(list).size()));
+      if (name.starts_with(list))
+        name = list + std::string("0") + name.substr(name.find('.', std::string(list).size()));
     const auto& gradient = parameter.tensor.grad();
     sums[name] = sums.count(name) != 0 ? sums[name] + gradient : gradient;
   }
   for (const auto& parameter : nn::distinct_parameters(*shared)) {
     const double scale = std::max(1.0, sums.at(parameter.name).abs().max().item<double>());
-    EXPECT_LT((parameter.tensor.grad() - sums.at(parameter.name)).abs().max().item<double>() / scale, 1e-10) << parameter.name;
+    EXPECT_LT((parameter.tensor.grad() - sums.at(parameter.name)).abs().max().item<double>() / scale, 1e-10)
+        << parameter.name;
   }
 }
 
@@ -179,7 +188,8 @@ TEST(WideNet, SharedTensorsAreStoredOnce) {
   options.depth = 12;
   const auto state = nn::module_state(*make(options));
   std::int64_t attentions = 0;
-  for (const auto& [name, tensor] : state) attentions += name.starts_with("attention.") && name.ends_with("qkv_weight");
+  for (const auto& [name, tensor] : state)
+    attentions += name.starts_with("attention.") && name.ends_with("qkv_weight");
   EXPECT_EQ(attentions, 1);
 }
 
@@ -269,7 +279,8 @@ TEST(WideNet, DropPathAndLayerScaleTrain) {
   auto model = make(options);
   model->train();
   model->classify(images(4)).logits.sum().backward();
-  for (const auto& parameter : nn::distinct_parameters(*model)) EXPECT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
+  for (const auto& parameter : nn::distinct_parameters(*model))
+    EXPECT_TRUE(parameter.tensor.grad().defined()) << parameter.name;
 }
 
 /// Logits, losses, statistics, then all gradients of a training pass.
@@ -311,7 +322,8 @@ TEST(WideNet, RecomputedLayersTrainAlike) {
 TEST(LnSpread, IsZeroForEqualLayersAndTheMeanSquareOtherwise) {
   EXPECT_EQ(ln_spread(at::ones({4, 3})).abs().max().item<double>(), 0);
   // two layers that differ by 2 in every coordinate: ordered pairs give 2 * 4 * d over d * 2^2
-  EXPECT_TRUE(ln_spread(at::stack({at::zeros({3}), at::full({3}, 2.0)})).equal(at::full({2}, 2.0, at::kDouble)));
+  EXPECT_TRUE(
+      ln_spread(at::stack({at::zeros({3}), at::full({3}, 2.0)})).equal(at::full({2}, 2.0, at::kDouble)));
 }
 
 TEST(LnSpread, OfALayerIsItsMeanSquareDistanceFromAll) {
@@ -339,10 +351,12 @@ TEST(WideNetOptions, RefusalsNameTheField) {
     change(o);
     return test::thrown<ConfigError>([&] { o.validate(kInput); });
   };
-  EXPECT_NE(refusal([](auto& o) { o.heads = 5; }).find("`model.heads` is 5 but must divide `model.dim` = 12"), std::string::npos);
+  EXPECT_NE(refusal([](auto& o) { o.heads = 5; }).find("`model.heads` is 5 but must divide `model.dim` = 12"),
+            std::string::npos);
   EXPECT_NE(refusal([](auto& o) { o.patch = 3; }).find("`model.patch` is 3"), std::string::npos);
   EXPECT_NE(refusal([](auto& o) { o.groups = 2; }).find("`model.groups` is 2"), std::string::npos);
-  EXPECT_NE(refusal([](auto& o) { o.mixture_layers = 4; }).find("`model.mixture_layers` is 4"), std::string::npos);
+  EXPECT_NE(refusal([](auto& o) { o.mixture_layers = 4; }).find("`model.mixture_layers` is 4"),
+            std::string::npos);
   EXPECT_NE(refusal([](auto& o) { o.pooling = Pooling::kToken; }).find("`model.pooling`"), std::string::npos);
   EXPECT_NE(refusal([](auto& o) { o.dropout = 1; }).find("`model.dropout`"), std::string::npos);
   EXPECT_NE(refusal([](auto& o) { o.router.top_k = 5; }).find("top_k"), std::string::npos);

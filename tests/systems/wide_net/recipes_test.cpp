@@ -1,4 +1,5 @@
-// Every published variant: the recipe gives the parameter and MAC counts of the paper's table to the last digit.
+// Every published variant: the recipe gives the parameter and MAC counts of the paper's table to the last
+// digit.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -29,7 +30,9 @@ struct Row {
 };
 
 class PublishedRow : public testing::TestWithParam<Row> {};
-void PrintTo(const Row& row, std::ostream* out) { *out << row.recipe; }
+void PrintTo(const Row& row, std::ostream* out) {
+  *out << row.recipe;
+}
 
 TEST_P(PublishedRow, HasThePublishedCounts) {
   const Row& row = GetParam();
@@ -46,19 +49,21 @@ TEST_P(PublishedRow, HasThePublishedCounts) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, PublishedRow,
-                         testing::Values(Row{"widenet_b", 29691369, 21.29, 36.16}, Row{"widenet_l", 40942569, 61.58, 101.24},
-                                         Row{"widenet_h", 63189481, 167.3, 275.1}, Row{"widenet_h16", 63343081, 127.3, 210.0},
-                                         Row{"widenet_xh", 90376169, 0, 0}, Row{"vit_b16", 87158249, 0, 17.56},
-                                         Row{"vit_l16", 305376233, 0, 61.56}, Row{"vit_moe_b", 128090089, 18.19, 20.66},
-                                         Row{"vit_moe_l", 406117353, 61.56, 68.17}, Row{"shared_dense_b", 9191657, 0, 17.56},
-                                         Row{"shared_dense_l", 15663081, 0, 61.56}, Row{"shared_dense_h", 23684841, 0, 0},
-                                         Row{"shared_dense_b_norms", 9225449, 0, 17.56},
-                                         Row{"shared_dense_l_norms", 15757289, 0, 61.56},
-                                         Row{"shared_dense_h_norms", 23843561, 0, 0}));
+INSTANTIATE_TEST_SUITE_P(
+    Table, PublishedRow,
+    testing::Values(Row{"widenet_b", 29691369, 21.29, 36.16}, Row{"widenet_l", 40942569, 61.58, 101.24},
+                    Row{"widenet_h", 63189481, 167.3, 275.1}, Row{"widenet_h16", 63343081, 127.3, 210.0},
+                    Row{"widenet_xh", 90376169, 0, 0}, Row{"vit_b16", 87158249, 0, 17.56},
+                    Row{"vit_l16", 305376233, 0, 61.56}, Row{"vit_moe_b", 128090089, 18.19, 20.66},
+                    Row{"vit_moe_l", 406117353, 61.56, 68.17}, Row{"shared_dense_b", 9191657, 0, 17.56},
+                    Row{"shared_dense_l", 15663081, 0, 61.56}, Row{"shared_dense_h", 23684841, 0, 0},
+                    Row{"shared_dense_b_norms", 9225449, 0, 17.56},
+                    Row{"shared_dense_l_norms", 15757289, 0, 61.56},
+                    Row{"shared_dense_h_norms", 23843561, 0, 0}));
 
 TEST(Counts, ExpertsOfWideNet) {
-  const std::int64_t base[] = {17097193, 29691369, 54879721, 105256425}, large[] = {24153065, 40942569, 74521577, 141679593};
+  const std::int64_t base[] = {17097193, 29691369, 54879721, 105256425},
+                     large[] = {24153065, 40942569, 74521577, 141679593};
   for (int i = 0; i < 4; ++i) {
     const auto experts = "model.router.experts=" + std::to_string(2 << i);
     EXPECT_EQ(describe("widenet_b", {experts}).parameters(), base[i]);
@@ -99,7 +104,8 @@ TEST(Counts, DistinctTensors) {
 }
 
 TEST(Recipes, EveryRecipeIsValidAndWritesBackToItself) {
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(std::string(STOA_SOURCE_DIR) + "/recipes")) {
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(std::string(STOA_SOURCE_DIR) + "/recipes")) {
     if (entry.path().extension() != ".toml") continue;
     auto recipe = read_recipe(Config::from_file(entry.path()), catalog());
     EXPECT_FALSE(recipe.description.empty()) << entry.path();

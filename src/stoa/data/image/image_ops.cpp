@@ -50,14 +50,17 @@ Axis make_axis(std::int64_t inputs, double start, double length, std::int64_t ou
 Image resample(const Image& image, const Axis& rows, Axis columns) {
   const auto height = static_cast<std::int64_t>(rows.first.size());
   const auto width = static_cast<std::int64_t>(columns.first.size());
-  const std::int64_t c = image.channels, left = columns.first.front(), right = columns.first.back() + columns.taps;
+  const std::int64_t c = image.channels, left = columns.first.front(),
+                     right = columns.first.back() + columns.taps;
   for (auto& first : columns.first) first -= left;
   Image result{height, width, c, std::vector<std::uint8_t>(height * width * c)};
-  std::vector<float> line((right - left) * c + 4);  // a row of the result as wide as the source; see blend_columns()
+  std::vector<float> line((right - left) * c +
+                          4);  // a row of the result as wide as the source; see blend_columns()
   for (std::int64_t y = 0; y < height; ++y) {
-    ops::blend_rows(image.at(rows.first[y], left), image.width * c, rows.weights.data() + y * rows.taps, rows.taps,
-                    (right - left) * c, line.data());
-    ops::blend_columns(line.data(), columns.first.data(), columns.weights.data(), columns.taps, width, c, result.at(y, 0));
+    ops::blend_rows(image.at(rows.first[y], left), image.width * c, rows.weights.data() + y * rows.taps,
+                    rows.taps, (right - left) * c, line.data());
+    ops::blend_columns(line.data(), columns.first.data(), columns.weights.data(), columns.taps, width, c,
+                       result.at(y, 0));
   }
   return result;
 }

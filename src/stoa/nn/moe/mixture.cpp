@@ -50,8 +50,9 @@ MixtureOutput MixtureImpl::forward(const at::Tensor& x) {
   const auto& assignments = result.routing.assignments;
   const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
   if (int8_ && !is_training()) {
-    result.output =
-        int8_->mixture(x.flatten(0, 1).to(at::kFloat), assignments, settings).to(x.scalar_type()).view(x.sizes());
+    result.output = int8_->mixture(x.flatten(0, 1).to(at::kFloat), assignments, settings)
+                        .to(x.scalar_type())
+                        .view(x.sizes());
     return result;
   }
   at::Tensor hidden_mask;
@@ -74,7 +75,9 @@ std::map<std::string, std::int64_t> MixtureImpl::slices() const {
   return {{"w_in", experts}, {"b_in", experts}, {"w_out", experts}, {"b_out", experts}};
 }
 
-void MixtureImpl::round_to_int8() { int8_ = std::make_shared<ops::Int8Experts>(ops::ExpertWeights{w_in, b_in, w_out, b_out}); }
+void MixtureImpl::round_to_int8() {
+  int8_ = std::make_shared<ops::Int8Experts>(ops::ExpertWeights{w_in, b_in, w_out, b_out});
+}
 
 void round_experts_to_int8(torch::nn::Module& model) {
   std::int64_t mixtures = 0;
@@ -84,7 +87,9 @@ void round_experts_to_int8(torch::nn::Module& model) {
     mixture->round_to_int8();
     ++mixtures;
   });
-  if (mixtures == 0) throw ConfigError("the model has no mixture of experts that could be computed in 8 bits; leave --int8 away");
+  if (mixtures == 0)
+    throw ConfigError(
+        "the model has no mixture of experts that could be computed in 8 bits; leave --int8 away");
 }
 
 }  // namespace stoa::nn

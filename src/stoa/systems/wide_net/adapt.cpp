@@ -122,8 +122,8 @@ nn::Weights WideNetImpl::adapt(nn::Weights weights, const nn::AdaptOptions& opti
           "`initial.upcycle` = true, or name a trained mixture");
     const auto tied = tie(perceptrons, &Layer::mixture, "mlp");
     for (std::size_t i = 0; i < tied.size(); ++i)
-      mixtures.push_back(
-          upcycled(tied[i], options_.router.experts, mixture->ptr(i)->as<nn::Mixture>()->router->weight.detach()));
+      mixtures.push_back(upcycled(tied[i], options_.router.experts,
+                                  mixture->ptr(i)->as<nn::Mixture>()->router->weight.detach()));
     nn::put_modules(weights, "mixture", mixtures);
   } else {
     if (mlp->is_empty()) nn::put_modules(weights, "mlp", perceptrons);

@@ -19,7 +19,8 @@ void WideNetOptions::apply_preset() {
 }
 
 void WideNetOptions::visit(FieldVisitor& v) {
-  v.preset("preset", preset, {{"modern", Preset::kModern}, {"paper", Preset::kPaper}, {"code", Preset::kCode}},
+  v.preset("preset", preset,
+           {{"modern", Preset::kModern}, {"paper", Preset::kPaper}, {"code", Preset::kCode}},
            "defaults: today's form, the published model, or the original program to the last switch",
            [&] { apply_preset(); });
   v.field("patch", patch, "pixels along a patch's side");
@@ -45,17 +46,23 @@ void WideNetOptions::visit(FieldVisitor& v) {
   v.field("drop_path", drop_path, "stochastic depth of the last layer, rising linearly from 0");
   v.field("layer_scale", layer_scale, "initial per-layer scale of both branches; 0 has none");
   v.field("recompute", recompute,
-          "run each layer again in the backward pass instead of keeping what it needs: less memory, a third more time");
+          "run each layer again in the backward pass instead of keeping what it needs: less memory, a third "
+          "more time");
   v.choice("attention_init", attention_init,
-           {{"glorot", nn::AttentionInit::kGlorot}, {"fused", nn::AttentionInit::kFused}, {"code", nn::AttentionInit::kCode}},
-           "Glorot-uniform by matrix, with q, k, v as one matrix, or as the original program's three-axis kernels");
-  const std::vector<std::pair<const char*, ops::Activation>> activations = {{"gelu", ops::Activation::kGeluTanh},
-                                                                            {"gelu_erf", ops::Activation::kGeluErf},
-                                                                            {"relu", ops::Activation::kRelu}};
+           {{"glorot", nn::AttentionInit::kGlorot},
+            {"fused", nn::AttentionInit::kFused},
+            {"code", nn::AttentionInit::kCode}},
+           "Glorot-uniform by matrix, with q, k, v as one matrix, or as the original program's three-axis "
+           "kernels");
+  const std::vector<std::pair<const char*, ops::Activation>> activations = {
+      {"gelu", ops::Activation::kGeluTanh},
+      {"gelu_erf", ops::Activation::kGeluErf},
+      {"relu", ops::Activation::kRelu}};
   v.choice("activation", activation, activations, "between the two layers of perceptrons and experts");
   auto outputs = activations;
   outputs.insert(outputs.begin(), {"none", ops::Activation::kNone});
-  v.choice("ffn_output_activation", ffn_output_activation, outputs, "behind the second layer; the original program has gelu");
+  v.choice("ffn_output_activation", ffn_output_activation, outputs,
+           "behind the second layer; the original program has gelu");
   v.choice("backend", backend,
            {{"sorted", ops::MixtureBackend::kSorted},
             {"padded", ops::MixtureBackend::kPadded},
@@ -89,13 +96,18 @@ void WideNetOptions::validate(const ImageClassifierInput& input) const {
   check_positive(groups, "groups");
   check(expert_dim >= 0, format("`model.expert_dim` is {}; it must be 0 (take mlp_dim) or more", expert_dim));
   check(input.image_size % patch == 0,
-        format("`model.patch` is {} but must divide `data.image_size` = {}; change one of them", patch, input.image_size));
-  check(dim % heads == 0, format("`model.heads` is {} but must divide `model.dim` = {}; change one of them", heads, dim));
-  check(depth % groups == 0, format("`model.groups` is {} but must divide `model.depth` = {}; change one of them", groups, depth));
+        format("`model.patch` is {} but must divide `data.image_size` = {}; change one of them", patch,
+               input.image_size));
+  check(dim % heads == 0,
+        format("`model.heads` is {} but must divide `model.dim` = {}; change one of them", heads, dim));
+  check(depth % groups == 0,
+        format("`model.groups` is {} but must divide `model.depth` = {}; change one of them", groups, depth));
   check(groups == 1 || share_attention || share_mlp,
-        format("`model.groups` is {} but nothing is shared; set share_attention or share_mlp, or groups = 1", groups));
+        format("`model.groups` is {} but nothing is shared; set share_attention or share_mlp, or groups = 1",
+               groups));
   check(mixture_layers >= -1 && mixture_layers <= depth,
-        format("`model.mixture_layers` is {}; it must be -1 (all) or between 0 and `model.depth` = {}", mixture_layers, depth));
+        format("`model.mixture_layers` is {}; it must be -1 (all) or between 0 and `model.depth` = {}",
+               mixture_layers, depth));
   check(class_slot == ClassSlot::kZero || pooling == Pooling::kMean,
         "`model.pooling` needs a class slot unless it is \"mean\"; set model.class_slot = \"zero\"");
   check_rate(dropout, "dropout");

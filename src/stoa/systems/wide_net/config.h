@@ -14,36 +14,38 @@ namespace stoa::wide_net {
 enum class Preset {
   kModern,  ///< the paper's layer in today's form: no class slot, no second GELU, dropless evaluation
   kPaper,   ///< as published: zero class slot, mean pooling, representation layer, dropout 0.1
-  kCode,    ///< as the original program runs: kPaper with a second GELU, cap - 1 slots, token order, drops in evaluation
+  kCode,    ///< as the original program runs: kPaper with a second GELU, cap - 1 slots, token order, drops in
+            ///< evaluation
 };
 enum class Pooling { kMean, kToken, kMap };
 enum class ClassSlot { kNone, kZero };
 enum class GroupOrder { kBlocks, kCycle };
 
-/// A vision transformer whose blocks share as much or as little as is wanted (widenet.md 2.1, 2.3): WideNet shares
-/// attention and mixture and keeps layer norms apart; ViT, ViT-MoE, shared dense and shared-norm models are other settings.
+/// A vision transformer whose blocks share as much or as little as is wanted (widenet.md 2.1, 2.3): WideNet
+/// shares attention and mixture and keeps layer norms apart; ViT, ViT-MoE, shared dense and shared-norm
+/// models are other settings.
 struct WideNetOptions {
   Preset preset = Preset::kModern;
   std::int64_t patch = 16;
   std::int64_t dim = 768;
   std::int64_t depth = 12;
   std::int64_t heads = 12;
-  std::int64_t mlp_dim = 3072;         ///< hidden width of dense perceptrons
-  std::int64_t expert_dim = 0;         ///< hidden width of each expert; 0 takes mlp_dim
-  std::int64_t mixture_layers = -1;    ///< how many of the last layers have a mixture; -1 all, 0 none
+  std::int64_t mlp_dim = 3072;       ///< hidden width of dense perceptrons
+  std::int64_t expert_dim = 0;       ///< hidden width of each expert; 0 takes mlp_dim
+  std::int64_t mixture_layers = -1;  ///< how many of the last layers have a mixture; -1 all, 0 none
   bool share_attention = true;
-  bool share_mlp = true;               ///< perceptrons and mixtures
+  bool share_mlp = true;  ///< perceptrons and mixtures
   bool share_norms = false;
-  std::int64_t groups = 1;             ///< with sharing: groups of layers, each with attention and perceptron of its own
+  std::int64_t groups = 1;  ///< with sharing: groups of layers, each with attention and perceptron of its own
   GroupOrder group_order = GroupOrder::kBlocks;  ///< AABB or ABAB
   ClassSlot class_slot = ClassSlot::kNone;
   Pooling pooling = Pooling::kMean;
-  bool representation = false;         ///< Dense d -> d and tanh before the head
-  double dropout = 0;                  ///< after positions, attention and both perceptron layers
-  double attention_dropout = 0;        ///< on attention weights
-  double drop_path = 0;                ///< stochastic depth of the last layer, rising linearly from 0
-  double layer_scale = 0;              ///< initial per-layer scale of both branches; 0 has none
-  bool recompute = false;              ///< layers run again in the backward pass: less memory, more time
+  bool representation = false;   ///< Dense d -> d and tanh before the head
+  double dropout = 0;            ///< after positions, attention and both perceptron layers
+  double attention_dropout = 0;  ///< on attention weights
+  double drop_path = 0;          ///< stochastic depth of the last layer, rising linearly from 0
+  double layer_scale = 0;        ///< initial per-layer scale of both branches; 0 has none
+  bool recompute = false;        ///< layers run again in the backward pass: less memory, more time
   nn::AttentionInit attention_init = nn::AttentionInit::kGlorot;
   ops::Activation activation = ops::Activation::kGeluTanh;
   ops::Activation ffn_output_activation = ops::Activation::kNone;

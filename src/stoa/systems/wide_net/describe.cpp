@@ -9,7 +9,9 @@
 namespace stoa::wide_net {
 namespace {
 
-std::int64_t count(const torch::nn::Module& module) { return nn::count_parameters(module); }
+std::int64_t count(const torch::nn::Module& module) {
+  return nn::count_parameters(module);
+}
 
 std::vector<std::string> numbered(const char* what, std::int64_t number) {
   std::vector<std::string> names;
@@ -27,28 +29,39 @@ std::vector<double> values(const at::Tensor& tensor) {
 nn::ModelDescription WideNetImpl::describe() const {
   const auto& o = options_;
   const std::int64_t d = o.dim, t = tokens_, n = patch->patches();
-  const std::int64_t mixtures = std::count_if(layers_.begin(), layers_.end(), [](const Layer& l) { return l.mixture >= 0; });
+  const std::int64_t mixtures =
+      std::count_if(layers_.begin(), layers_.end(), [](const Layer& l) { return l.mixture >= 0; });
   const std::int64_t dense = o.depth - mixtures;
   const std::int64_t f = o.expert_width(), experts = o.router.experts, k = o.router.top_k;
   // layers whose activations are there at once; between the others stand the layer norms' sums and results
-  const auto kept = [&](std::int64_t layers) { return o.recompute ? std::min<std::int64_t>(layers, 1) : layers; };
+  const auto kept = [&](std::int64_t layers) {
+    return o.recompute ? std::min<std::int64_t>(layers, 1) : layers;
+  };
   nn::ModelDescription model;
   model.input = format("{} x {} x {}", input_.channels, input_.image_size, input_.image_size);
-  model.parts.push_back({"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d, n * d});
+  model.parts.push_back(
+      {"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d, n * d});
   model.parts.push_back({"positions", position.numel(), 0, 0});
-  // inputs and results of the block's operations that the backward pass reads: input, normed, q k v, mixed, projected
-  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), kept(o.depth) * t * 7 * d});
+  // inputs and results of the block's operations that the backward pass reads: input, normed, q k v, mixed,
+  // projected
+  model.parts.push_back(
+      {"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), kept(o.depth) * t * 7 * d});
   if (dense > 0)
-    model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim, kept(dense) * t * (3 * d + 2 * o.mlp_dim)});
+    model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim,
+                           kept(dense) * t * (3 * d + 2 * o.mlp_dim)});
   if (mixtures > 0) {
     std::int64_t routers = 0;
     for (const auto& module : *mixture) routers += count(*module->as<nn::Mixture>()->router);
-    model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f, kept(mixtures) * t * (d + k * (2 * d + 2 * f))});
+    model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f,
+                           kept(mixtures) * t * (d + k * (2 * d + 2 * f))});
     model.parts.push_back({"router", routers, mixtures * t * d * experts, kept(mixtures) * t * 2 * experts});
   }
-  model.parts.push_back({"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0, (2 * o.depth + 1) * t * d});
+  model.parts.push_back(
+      {"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0, (2 * o.depth + 1) * t * d});
   if (!scale1.empty()) model.parts.push_back({"layer scales", 2 * o.depth * d, 0, 2 * kept(o.depth) * t * d});
-  if (map_attention) model.parts.push_back({"attention pooling", count(*map_attention), t * 4 * d * d + 2 * t * t * d, t * 6 * d});
+  if (map_attention)
+    model.parts.push_back(
+        {"attention pooling", count(*map_attention), t * 4 * d * d + 2 * t * t * d, t * 6 * d});
   if (representation) model.parts.push_back({"representation", count(*representation), d * d, 2 * d});
   model.parts.push_back({"head", count(*head), d * input_.classes, d + input_.classes});
   return model;
@@ -79,20 +92,24 @@ std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& s
     map.columns = numbered("expert", item.value.size(1));
     map.values = values(item.value);
     map.percent = true;
-    exhibits.push_back({"Experts by depth",
-                        "Share of each layer's assignments (row) that each expert (column) takes on the test data. Equal "
-                        "cells mean balance; rows that differ mean that depths use the shared experts differently.",
-                        map});
+    exhibits.push_back(
+        {"Experts by depth",
+         "Share of each layer's assignments (row) that each expert (column) takes on the test data. Equal "
+         "cells mean balance; rows that differ mean that depths use the shared experts differently.",
+         map});
   }
   if (norm1->size() > 1) {
     TableExhibit table;
     table.headings = {"layer norms", "spread between layers"};
-    table.rows = {{"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)).mean().item<double>())},
-                  {"before the perceptron or mixture", format("{:.3e}", ln_spread(norm_weights(norm2)).mean().item<double>())}};
-    exhibits.push_back({"Layer norms",
-                        "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "
-                        "have of their own.",
-                        table});
+    table.rows = {
+        {"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)).mean().item<double>())},
+        {"before the perceptron or mixture",
+         format("{:.3e}", ln_spread(norm_weights(norm2)).mean().item<double>())}};
+    exhibits.push_back(
+        {"Layer norms",
+         "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "
+         "have of their own.",
+         table});
   }
   return exhibits;
 }

@@ -23,8 +23,8 @@ torch::nn::LayerNorm layer_norm(std::int64_t dim) {
 
 /// Index of the module for `key` in `list`, made by `make` the first time the key is seen.
 template <class Make>
-std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& index, torch::nn::ModuleList& list,
-                        const Make& make) {
+std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& index,
+                        torch::nn::ModuleList& list, const Make& make) {
   const auto [entry, fresh] = index.try_emplace(key, static_cast<std::int64_t>(list->size()));
   if (fresh) list->push_back(make());
   return entry->second;
@@ -32,7 +32,8 @@ std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& 
 
 }  // namespace
 
-WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input) : options_(options), input_(input) {
+WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input)
+    : options_(options), input_(input) {
   const std::int64_t dim = options.dim;
   patch = register_module("patch", nn::PatchEmbedding(input.image_size, input.channels, options.patch, dim));
   tokens_ = patch->patches() + (options.class_slot == ClassSlot::kZero ? 1 : 0);
@@ -41,7 +42,8 @@ WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInp
   build_layers();
   final_norm = register_module("final_norm", layer_norm(dim));
   if (options.pooling == Pooling::kMap)
-    map_attention = register_module("map_attention", nn::Attention(nn::AttentionOptions{dim, options.heads, 0, options.attention_init}));
+    map_attention = register_module(
+        "map_attention", nn::Attention(nn::AttentionOptions{dim, options.heads, 0, options.attention_init}));
   if (options.representation) representation = register_module("representation", nn::Linear(dim, dim));
   head = register_module("head", nn::Linear(dim, input.classes));
 }
@@ -54,7 +56,8 @@ void WideNetImpl::build_layers() {
   register_module("norm1", norm1);
   register_module("norm2", norm2);
   nn::MlpOptions dense{o.dim, o.mlp_dim, o.dropout, o.activation, o.ffn_output_activation};
-  nn::MixtureOptions experts{o.dim, o.expert_width(), o.dropout, o.activation, o.ffn_output_activation, o.backend, o.router};
+  nn::MixtureOptions experts{o.dim,     o.expert_width(), o.dropout, o.activation, o.ffn_output_activation,
+                             o.backend, o.router};
   std::map<std::int64_t, std::int64_t> attentions, mlps, mixtures;
   for (std::int64_t i = 0; i < o.depth; ++i) {
     const std::int64_t group = o.group_of(i);
@@ -87,13 +90,18 @@ at::Tensor WideNetImpl::embed(const at::Tensor& images) {
   return options_.dropout > 0 ? at::dropout(x, options_.dropout, is_training()) : x;
 }
 
-/// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth), and the norm of it.
-ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer,
+/// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth),
+/// and the norm of it.
+ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y,
+                                   const std::vector<at::Tensor>& scales, std::int64_t layer,
                                    const torch::nn::LayerNormImpl& norm) {
   const nn::PartScope part("layer norms");
-  const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) / static_cast<double>(options_.depth - 1) : 0;
+  const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) /
+                                               static_cast<double>(options_.depth - 1)
+                                         : 0;
   at::Tensor factor;
-  if (rate > 0 && is_training()) factor = at::empty({y.size(0)}, x.options()).bernoulli_(1 - rate) / (1 - rate);
+  if (rate > 0 && is_training())
+    factor = at::empty({y.size(0)}, x.options()).bernoulli_(1 - rate) / (1 - rate);
   const auto scale = scales.empty() ? at::Tensor() : scales[static_cast<std::size_t>(layer)];
   return ops::residual_norm(x, y, {}, norm.weight, norm.bias, kNormEps, scale, factor);
 }
@@ -101,18 +109,24 @@ ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y, con
 at::Tensor WideNetImpl::pool(const at::Tensor& x) {
   const nn::PartScope part(map_attention ? "attention pooling" : "head");
   switch (options_.pooling) {
-    case Pooling::kMean: return x.mean(1);
-    case Pooling::kToken: return x.select(1, 0);
-    case Pooling::kMap: return map_attention->forward(x).select(1, 0);
+    case Pooling::kMean:
+      return x.mean(1);
+    case Pooling::kToken:
+      return x.select(1, 0);
+    case Pooling::kMap:
+      return map_attention->forward(x).select(1, 0);
   }
   return x.mean(1);
 }
 
-const torch::nn::LayerNormImpl& WideNetImpl::norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const {
-  return *norms->ptr<torch::nn::LayerNormImpl>(static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].norm));
+const torch::nn::LayerNormImpl& WideNetImpl::norm_of(const torch::nn::ModuleList& norms,
+                                                     std::int64_t layer) const {
+  return *norms->ptr<torch::nn::LayerNormImpl>(
+      static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].norm));
 }
 
-WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed, WideNetTrace* trace) {
+WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
+                                            WideNetTrace* trace) {
   const auto& layer = layers_[static_cast<std::size_t>(i)];
   const auto mixed = nn::in_part("attention", [&] {
     const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
@@ -143,10 +157,12 @@ WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x,
   return passed;
 }
 
-WideNetImpl::Passed WideNetImpl::pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x, const at::Tensor& normed) {
+WideNetImpl::Passed WideNetImpl::pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x,
+                                                              const at::Tensor& normed) {
   using nn::RoutingStatistics;
-  static constexpr at::Tensor RoutingStatistics::* kDifferentiable[] = {
-      &RoutingStatistics::probability, &RoutingStatistics::z, &RoutingStatistics::importance, &RoutingStatistics::load_loss};
+  static constexpr at::Tensor RoutingStatistics::*kDifferentiable[] = {
+      &RoutingStatistics::probability, &RoutingStatistics::z, &RoutingStatistics::importance,
+      &RoutingStatistics::load_loss};
   const auto first = std::make_shared<std::optional<Passed>>();  // the block lives longer than this call
   const auto block = [this, i, first](const std::vector<at::Tensor>& inputs) {
     auto passed = pass_layer(i, inputs[0], inputs[1], nullptr);
@@ -169,7 +185,9 @@ WideNetImpl::Passed WideNetImpl::pass_layer_again_in_backward(std::int64_t i, co
   return passed;
 }
 
-ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) { return classify(images, nullptr); }
+ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) {
+  return classify(images, nullptr);
+}
 
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTrace* trace) {
   auto x = embed(images);
@@ -187,10 +205,12 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
   }
   const auto pooled = pool(normed);
   const at::Tensor represented =
-      representation ? nn::in_part("representation", [&] { return representation->forward(pooled).tanh(); }) : pooled;
+      representation ? nn::in_part("representation", [&] { return representation->forward(pooled).tanh(); })
+                     : pooled;
   ImageClassifierOutput output;
   output.logits = nn::in_part("head", [&] { return head->forward(represented); });
-  if (!calls.empty()) output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
+  if (!calls.empty())
+    output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
   if (is_training() && !options_.share_norms) {
     output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
     output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});

@@ -23,17 +23,17 @@ namespace stoa::wide_net {
 
 /// What happened in a forward pass, layer by layer; for tests and studies.
 struct WideNetTrace {
-  at::Tensor embedded;                       ///< [b, T, d] after positions
-  std::vector<at::Tensor> after_attention;   ///< x + Att(LN1 x), by layer
-  std::vector<at::Tensor> ffn_input;         ///< LN2 of it
-  std::vector<at::Tensor> output;            ///< of the layer
-  std::vector<nn::Routing> routing;          ///< of each layer that has a mixture
+  at::Tensor embedded;                      ///< [b, T, d] after positions
+  std::vector<at::Tensor> after_attention;  ///< x + Att(LN1 x), by layer
+  std::vector<at::Tensor> ffn_input;        ///< LN2 of it
+  std::vector<at::Tensor> output;           ///< of the layer
+  std::vector<nn::Routing> routing;         ///< of each layer that has a mixture
   at::Tensor final_norm, pooled, representation, logits;
 };
 
-/// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D, where Att and FF
-/// may be the same modules for all i. Shared modules are registered once, so that counts, optimisers and checkpoints see
-/// them once.
+/// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D,
+/// where Att and FF may be the same modules for all i. Shared modules are registered once, so that counts,
+/// optimisers and checkpoints see them once.
 class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
  public:
   WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input);
@@ -43,20 +43,21 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   ImageClassifierOutput classify(const at::Tensor& images, WideNetTrace* trace);
   nn::ModelDescription describe() const override;
   std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
-  /// Takes the weights of a model of the same widths with other sharing, depth or groups (widenet.md 7, last check; 9).
+  /// Takes the weights of a model of the same widths with other sharing, depth or groups (widenet.md 7, last
+  /// check; 9).
   nn::Weights adapt(nn::Weights weights, const nn::AdaptOptions& options) const override;
 
   const WideNetOptions& options() const { return options_; }
 
   nn::PatchEmbedding patch{nullptr};
-  at::Tensor position;                  ///< [T, d]
-  torch::nn::ModuleList attention;      ///< one, one a group, or one a layer
-  torch::nn::ModuleList mlp;            ///< dense perceptrons
+  at::Tensor position;              ///< [T, d]
+  torch::nn::ModuleList attention;  ///< one, one a group, or one a layer
+  torch::nn::ModuleList mlp;        ///< dense perceptrons
   torch::nn::ModuleList mixture;
-  torch::nn::ModuleList norm1, norm2;   ///< one or D
+  torch::nn::ModuleList norm1, norm2;      ///< one or D
   std::vector<at::Tensor> scale1, scale2;  ///< layer scale [d], by layer; empty without
   torch::nn::LayerNorm final_norm{nullptr};
-  nn::Attention map_attention{nullptr};    ///< pooling = map only
+  nn::Attention map_attention{nullptr};  ///< pooling = map only
   nn::Linear representation{nullptr};
   nn::Linear head{nullptr};
 
@@ -77,8 +78,8 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
   Passed pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed, WideNetTrace* trace);
   Passed pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x, const at::Tensor& normed);
-  ops::ResidualNorm add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales, std::int64_t layer,
-                        const torch::nn::LayerNormImpl& norm);
+  ops::ResidualNorm add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales,
+                        std::int64_t layer, const torch::nn::LayerNormImpl& norm);
 
   WideNetOptions options_;
   ImageClassifierInput input_;
@@ -88,8 +89,8 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
 TORCH_MODULE(WideNet);
 
 /// Spread of layer-norm weights, layer by layer: for layer i 1 / (d D) sum over layers j and coordinates m of
-/// (gamma_im - gamma_jm)^2. norms [layers, d] -> [layers]; the mean is the spread of the whole (widenet.md 5: over ordered
-/// pairs of layers). Zero where all layers are alike.
+/// (gamma_im - gamma_jm)^2. norms [layers, d] -> [layers]; the mean is the spread of the whole (widenet.md 5:
+/// over ordered pairs of layers). Zero where all layers are alike.
 at::Tensor ln_spread(const at::Tensor& norms);
 
 /// Weights of a list of layer norms, [layers, d].
