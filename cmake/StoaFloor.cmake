@@ -15,7 +15,6 @@ function(stoa_floor name)
   target_include_directories(stoa_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
   target_link_libraries(stoa_${name} PRIVATE stoa_flags nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus
                         ZLIB::ZLIB Threads::Threads)
-  target_include_directories(stoa_${name} SYSTEM PRIVATE ${FMT_INCLUDE})
   if(NOT name STREQUAL base)
     target_link_libraries(stoa_${name} PRIVATE stoa_torch JPEG::JPEG PNG::PNG stoa_zstd)
     if(name STREQUAL ops)
@@ -30,6 +29,7 @@ function(stoa_floor name)
   if(STOA_CUDA AND kernels)
     add_library(stoa_${name}_cuda OBJECT ${kernels})
     target_include_directories(stoa_${name}_cuda PRIVATE ${CMAKE_SOURCE_DIR}/src)
+    set_target_properties(stoa_${name}_cuda PROPERTIES CUDA_STANDARD 17)  # CMake 3.25 knows no later one for nvcc
   endif()
 endfunction()
 
@@ -74,7 +74,6 @@ function(stoa_test floor file)
   add_executable(${target} ${file} $<TARGET_OBJECTS:stoa_test_main> ${objects})
   stoa_shares_pch(${target})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/tests)
-  target_include_directories(${target} SYSTEM PRIVATE ${FMT_INCLUDE})
   target_link_libraries(${target} PRIVATE stoa_flags stoa_torch GTest::gtest nlohmann_json::nlohmann_json
                         tomlplusplus::tomlplusplus ZLIB::ZLIB stoa_zstd JPEG::JPEG PNG::PNG hwy::hwy Threads::Threads)
   target_compile_definitions(${target} PRIVATE STOA_SOURCE_DIR="${CMAKE_SOURCE_DIR}" STOA_PROGRAM="$<TARGET_FILE_DIR:stoa_program>/stoa")
