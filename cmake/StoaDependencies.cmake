@@ -4,7 +4,7 @@
 if(NOT Torch_DIR)
   find_package(Torch CONFIG QUIET)
 endif()
-if(NOT Torch_FOUND AND EXISTS ${CMAKE_SOURCE_DIR}/.deps/python/torch/share/cmake/Torch/TorchConfig.cmake)
+if(NOT Torch_FOUND AND NOT Torch_DIR AND EXISTS ${CMAKE_SOURCE_DIR}/.deps/python/torch/share/cmake/Torch/TorchConfig.cmake)
   set(Torch_DIR ${CMAKE_SOURCE_DIR}/.deps/python/torch/share/cmake/Torch)
 endif()
 if(NOT Torch_FOUND AND NOT Torch_DIR)

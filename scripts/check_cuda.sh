@@ -14,7 +14,7 @@ fi
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
 compile() {
-  "$1" -std=c++20 -arch=sm_80 -Werror all-warnings -Isrc -c "$2" -o "$3/$(basename "$2").o" || { echo "$2 does not compile"; return 1; }
+  "$1" -std=c++17 -arch=sm_80 -Werror all-warnings -Isrc -c "$2" -o "$3/$(basename "$2").o" || { echo "$2 does not compile"; return 1; }
 }
 export -f compile
 find src/stoa -name '*.cu' -print0 | xargs -0 -P "$(nproc)" -I{} bash -c 'compile "$@"' compile "$nvcc" {} "$objects"

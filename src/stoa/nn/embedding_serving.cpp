@@ -81,7 +81,7 @@ bool is_served(const std::map<std::string, at::Tensor>& stored) {
 }
 
 void EmbeddingTables::serve(ServedType type) {
-  auto& s = *state_;
+  auto& s = drawn();
   s.require_trainable();
   ServedTables served;
   for (std::int64_t field = 0; field < s.fields(); ++field) {
@@ -112,7 +112,7 @@ void EmbeddingTables::State::load_served(const std::map<std::string, at::Tensor>
                                          const std::string& source) {
   ServedTables found;
   for (std::size_t field = 0; field < sizes.size(); ++field) {
-    const auto& rows = find(stored, rows_name(field), source);
+    const auto rows = find(stored, rows_name(field), source);
     const bool bytes = rows.scalar_type() == at::kChar;
     const auto width = bytes ? rule.format.dim : rule.format.width();
     require(rows.dim() == 2 && rows.size(0) == sizes[field] && rows.size(1) == width &&
@@ -121,7 +121,7 @@ void EmbeddingTables::State::load_served(const std::map<std::string, at::Tensor>
             rows, rows_name(field), source);
     found.rows.push_back(rows.contiguous());
     if (!bytes) continue;
-    const auto& numbers = find(stored, numbers_name(field), source);
+    const auto numbers = find(stored, numbers_name(field), source);
     require(numbers.dim() == 2 && numbers.size(0) == sizes[field] && numbers.size(1) == 2 &&
                 numbers.scalar_type() == at::kFloat,
             numbers, numbers_name(field), source);
@@ -129,6 +129,7 @@ void EmbeddingTables::State::load_served(const std::map<std::string, at::Tensor>
   }
   for (auto& table : tables) table = at::Tensor();
   for (auto& place : data) place = nullptr;
+  drawn = true;
   served = std::move(found);
   clear_gradients();
 }

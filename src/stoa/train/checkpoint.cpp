@@ -94,7 +94,7 @@ Json read_state(const fs::path& folder) {
   Json state = read_json(file);
   const Json written = state.is_object() ? state.value("crc32", Json()) : Json();
   if (!written.is_null()) state.erase("crc32");
-  if (written.is_null() || crc_of(state.dump()) != written)
+  if (written.is_null() || Json(crc_of(state.dump())) != written)
     throw DataError(format("{} was altered: its content does not fit its checksum", file.string()));
   return state;
 }
@@ -108,7 +108,7 @@ void verify_file(const fs::path& file, const Json& written) {
     throw DataError(format("{} has {} bytes, {} were written: it was cut short or altered", file.string(),
                            content.bytes().size(), bytes));
   const std::string crc = hex(crc32(content.bytes()));
-  if (crc != written.at("crc32"))
+  if (Json(crc) != written.at("crc32"))
     throw DataError(format("{} was altered: its CRC-32 is {}, {} was written", file.string(), crc,
                            written.at("crc32").get<std::string>()));
 }
