@@ -296,7 +296,7 @@ TEST_F(Cuda, MixtureRowsOfNothing) {
             0);
 }
 
-/// Weights, gradients and two states, the second of which is not negative.
+/// Weights, gradients and two states, the second of which is not negative, of a parameter in two slices.
 template <class T>
 struct States {
   explicit States(Size size)
@@ -312,69 +312,128 @@ struct States {
     expect_close(m, expected.m, "m");
     expect_close(v, expected.v, "v");
   }
+  /// Parts of `most` elements; gradients of slice 0 are scaled by 0.7, of slice 1 by 0.3.
+  void cut(Size most) {
+    for (Size slice = 0; slice < 2; ++slice) {
+      const auto first = std::ssize(parts), slice_end = slice == 0 ? size / 2 : size;
+      for (Size begin = slice * (size / 2); begin < slice_end; begin += most)
+        parts.push_back({w.data() + begin,
+                         g.data() + begin,
+                         {m.data() + begin, v.data() + begin},
+                         std::min(most, slice_end - begin),
+                         slice,
+                         scale(slice),
+                         0.05});
+      slices.push_back({first, std::ssize(parts), slice == 0});
+    }
+  }
+  static double scale(Size slice) { return slice == 0 ? 0.7 : 0.3; }
+
   Size size;
   std::vector<T> w, g, m, v;
+  std::vector<cuda::Part<T>> parts;
+  std::vector<cuda::Slice> slices;
 };
 
 template <class T>
-void check_optimizers(Size size) {
+void check_optimizers(Size size, Size part) {
   SCOPED_TRACE(size);
   const auto& plain = optimizer_kernels_reference<T>();
-  const AdamWConstants adamw = {0.7, 0.05, 0.9, 0.99, 0.95, 0.01, 1.5, 1e-6};
   States<T> found(size), expected(size);
-  ASSERT_EQ(cuda::adamw(found.w.data(), found.g.data(), found.m.data(), found.v.data(), size, adamw, nullptr),
-            0);
-  plain.adamw(expected.w.data(), expected.g.data(), expected.m.data(), expected.v.data(), size, adamw);
-  found.expect(expected);
-  for (const bool nesterov : {false, true}) {
-    const SgdConstants sgd = {0.7, 0.05, 0.1, 0.9, 0.8, nesterov};
-    ASSERT_EQ(cuda::sgd(found.w.data(), found.g.data(), found.m.data(), size, sgd, nullptr), 0);
-    plain.sgd(expected.w.data(), expected.g.data(), expected.m.data(), size, sgd);
+  found.cut(part);
+  const auto count = std::ssize(found.parts);
+  // f(constants, first element, elements) for both slices
+  const auto for_each_slice = [&](auto constants, const auto& f) {
+    for (const Size slice : {0, 1}) {
+      constants.gradient_scale = States<T>::scale(slice);
+      f(constants, slice * (size / 2), slice == 0 ? size / 2 : size - size / 2);
+    }
+  };
+  for (const bool decoupled : {true, false}) {
+    AdamWConstants adamw = {1, 0, 0.9, 0.99, 1, 0.01, 1.5, 1e-6};
+    ASSERT_EQ(cuda::adamw(found.parts.data(), count, adamw, 0.1, decoupled, nullptr), 0);
+    (decoupled ? adamw.keep : adamw.coupled_decay) = decoupled ? 1 - 0.1 * 0.05 : 0.05;
+    for_each_slice(adamw, [&](const AdamWConstants& c, Size at, Size many) {
+      plain.adamw(expected.w.data() + at, expected.g.data() + at, expected.m.data() + at,
+                  expected.v.data() + at, many, c);
+    });
+    found.expect(expected);
   }
-  const SgdConstants without_momentum = {0.7, 0.05, 0.1, 0, 1, false};
-  ASSERT_EQ(cuda::sgd<T>(found.w.data(), found.g.data(), nullptr, size, without_momentum, nullptr), 0);
-  plain.sgd(expected.w.data(), expected.g.data(), nullptr, size, without_momentum);
+  for (const bool nesterov : {false, true}) {
+    const SgdConstants sgd = {1, 0.05, 0.1, 0.9, 0.8, nesterov};
+    ASSERT_EQ(cuda::sgd(found.parts.data(), count, sgd, nullptr), 0);
+    for_each_slice(sgd, [&](const SgdConstants& c, Size at, Size many) {
+      plain.sgd(expected.w.data() + at, expected.g.data() + at, expected.m.data() + at, many, c);
+    });
+  }
+  const SgdConstants without_momentum = {1, 0.05, 0.1, 0, 1, false};
+  for (auto& one : found.parts) one.states[0] = nullptr;
+  ASSERT_EQ(cuda::sgd(found.parts.data(), count, without_momentum, nullptr), 0);
+  for_each_slice(without_momentum, [&](const SgdConstants& c, Size at, Size many) {
+    plain.sgd(expected.w.data() + at, expected.g.data() + at, nullptr, many, c);
+  });
   found.expect(expected);
 }
 
 template <class T>
-void check_lamb(Size size) {
+void check_lamb(Size size, Size part) {
   SCOPED_TRACE(size);
+  constexpr double kLr = 0.02, kLargest = 5;
   const auto& plain = optimizer_kernels_reference<T>();
-  const LambConstants lamb = {0.7, 0.9, 0.1, 0.99, 1.3, 1.5, 1e-6, 0.05};
+  const LambConstants lamb = {0.5, 0.9, 0.1, 0.99, 1.3, 1.5, 1e-6, 0};
   States<T> found(size), expected(size);
-  std::vector<LambSquares> scratch(static_cast<std::size_t>(cuda::lamb_scratch(size)));
-  LambSquares squares{-1, -1};
-  ASSERT_EQ(cuda::lamb_moments(found.w.data(), found.g.data(), found.m.data(), found.v.data(), size, lamb,
-                               scratch.data(), &squares, nullptr),
+  found.cut(part);
+  std::vector<LambSquares> squares(found.parts.size());
+  std::vector<double> rates(found.slices.size());
+  ASSERT_EQ(cuda::lamb(found.parts.data(), std::ssize(found.parts), found.slices.data(), 2, lamb, kLr,
+                       kLargest, squares.data(), rates.data(), nullptr),
             0);
-  const auto sums = plain.lamb_moments(expected.w.data(), expected.g.data(), expected.m.data(),
-                                       expected.v.data(), size, lamb);
-  EXPECT_NEAR(squares.w, sums.w, 1e-5 * sums.w);
-  EXPECT_NEAR(squares.u, sums.u, 1e-5 * sums.u);
-  ASSERT_EQ(cuda::lamb_weights(found.w.data(), found.m.data(), found.v.data(), size, 0.02, lamb, nullptr), 0);
-  plain.lamb_weights(expected.w.data(), expected.m.data(), expected.v.data(), size, 0.02, lamb);
+  for (const Size slice : {0, 1}) {
+    auto c = lamb;
+    c.gradient_scale *= States<T>::scale(slice);
+    c.decay = 0.05;
+    const auto at = slice * (size / 2), many = slice == 0 ? size / 2 : size - size / 2;
+    if (many == 0) continue;
+    const auto sums = plain.lamb_moments(expected.w.data() + at, expected.g.data() + at,
+                                         expected.m.data() + at, expected.v.data() + at, many, c);
+    const double rate = slice == 0 ? kLr * std::min(kLargest, std::sqrt(sums.w / sums.u)) : kLr;
+    EXPECT_NEAR(rates[static_cast<std::size_t>(slice)], rate, 1e-5 * rate);
+    plain.lamb_weights(expected.w.data() + at, expected.m.data() + at, expected.v.data() + at, many, rate, c);
+  }
   found.expect(expected);
 }
 
+constexpr std::pair<Size, Size> kSizesAndParts[] = {{0, 7}, {2, 7}, {30, 7}, {1000, 300}};
+
 TEST_F(Cuda, OptimizerSteps) {
-  for (const Size size : {0, 1, 255, 1000}) {
-    check_optimizers<float>(size);
-    check_optimizers<double>(size);
+  for (const auto& [size, part] : kSizesAndParts) {
+    check_optimizers<float>(size, part);
+    check_optimizers<double>(size, part);
   }
 }
 TEST_F(Cuda, LambSteps) {
-  for (const Size size : {0, 1, 255, 1000}) {
-    check_lamb<float>(size);
-    check_lamb<double>(size);
+  for (const auto& [size, part] : kSizesAndParts) {
+    check_lamb<float>(size, part);
+    check_lamb<double>(size, part);
   }
 }
 TEST_F(Cuda, OptimizerStepsLoopWhereBlocksAreFew) {
   emulation::most_blocks = 2;
-  check_optimizers<float>(2000);
+  check_optimizers<float>(60, 10);
+  check_lamb<float>(60, 10);
 }
-TEST_F(Cuda, LambAddsTheSumsOfMoreBlocksThanOneHasThreads) {
-  check_lamb<float>(260 * 256);
+TEST_F(Cuda, LambAddsTheSumsOfMorePartsThanABlockHasThreads) {
+  check_lamb<float>(2 * 260, 1);
+}
+TEST_F(Cuda, ParametersWithoutGradientDecayAlone) {
+  States<float> found(10), expected(10);
+  found.cut(4);
+  for (auto& part : found.parts) part.g = nullptr;
+  const SgdConstants sgd = {1, 0.05, 0.1, 0.9, 0.8, false};
+  ASSERT_EQ(cuda::sgd(found.parts.data(), std::ssize(found.parts), sgd, nullptr), 0);
+  expected.g.assign(10, 0);
+  optimizer_kernels_reference<float>().sgd(expected.w.data(), expected.g.data(), expected.m.data(), 10, sgd);
+  found.expect(expected);
 }
 
 }  // namespace

@@ -147,13 +147,13 @@ STOA_ELEMENT NormTerms<Math<X>> norm_gradient(const NormRows<X, Y>& norm, const 
   return terms;
 }
 
-/// optimizer_kernels.h's rules on element i, in T, float or double.
+/// optimizer_kernels.h's rules on one element, in T, float or double.
 template <class T>
-STOA_ELEMENT void adamw_element(T* w, const T* g, T* m, T* v, std::int64_t i, const AdamWConstants& c) {
-  const T slope = T(c.gradient_scale) * g[i] + T(c.coupled_decay) * w[i];
-  m[i] = T(c.beta1) * m[i] + T(1 - c.beta1) * slope;
-  v[i] = T(c.beta2) * v[i] + T(1 - c.beta2) * slope * slope;
-  w[i] = T(c.keep) * w[i] - T(c.step) * m[i] / (std::sqrt(v[i]) * T(c.root_scale) + T(c.eps));
+STOA_ELEMENT void adamw_element(T& w, T g, T& m, T& v, const AdamWConstants& c) {
+  const T slope = T(c.gradient_scale) * g + T(c.coupled_decay) * w;
+  m = T(c.beta1) * m + T(1 - c.beta1) * slope;
+  v = T(c.beta2) * v + T(1 - c.beta2) * slope * slope;
+  w = T(c.keep) * w - T(c.step) * m / (std::sqrt(v) * T(c.root_scale) + T(c.eps));
 }
 
 template <class T>
@@ -163,30 +163,29 @@ STOA_ELEMENT T lamb_update(T w, T m, T v, const LambConstants& c) {
 
 /// Updates the moments and returns the element's squares.
 template <class T>
-STOA_ELEMENT LambSquares lamb_moments_element(const T* w, const T* g, T* m, T* v, std::int64_t i,
-                                              const LambConstants& c) {
-  const T slope = T(c.gradient_scale) * g[i];
-  m[i] = T(c.beta1) * m[i] + T(c.fresh) * slope;
-  v[i] = T(c.beta2) * v[i] + T(1 - c.beta2) * slope * slope;
-  const double x = w[i], u = lamb_update(w[i], m[i], v[i], c);
+STOA_ELEMENT LambSquares lamb_moments_element(T w, T g, T& m, T& v, const LambConstants& c) {
+  const T slope = T(c.gradient_scale) * g;
+  m = T(c.beta1) * m + T(c.fresh) * slope;
+  v = T(c.beta2) * v + T(1 - c.beta2) * slope * slope;
+  const double x = w, u = lamb_update(w, m, v, c);
   return {x * x, u * u};
 }
 
 template <class T>
-STOA_ELEMENT void lamb_weights_element(T* w, const T* m, const T* v, std::int64_t i, double rate,
-                                       const LambConstants& c) {
-  w[i] -= T(rate) * lamb_update(w[i], m[i], v[i], c);
+STOA_ELEMENT void lamb_weights_element(T& w, T m, T v, double rate, const LambConstants& c) {
+  w -= T(rate) * lamb_update(w, m, v, c);
 }
 
+/// `b` is null where momentum is 0.
 template <class T>
-STOA_ELEMENT void sgd_element(T* w, const T* g, T* b, std::int64_t i, const SgdConstants& c) {
-  const T slope = T(c.gradient_scale) * g[i] + T(c.decay) * w[i];
+STOA_ELEMENT void sgd_element(T& w, T g, T* b, const SgdConstants& c) {
+  const T slope = T(c.gradient_scale) * g + T(c.decay) * w;
   T direction = slope;
   if (b != nullptr) {
-    b[i] = T(c.momentum) * b[i] + T(c.fresh) * slope;
-    direction = c.nesterov ? slope + T(c.momentum) * b[i] : b[i];
+    *b = T(c.momentum) * *b + T(c.fresh) * slope;
+    direction = c.nesterov ? slope + T(c.momentum) * *b : *b;
   }
-  w[i] -= T(c.lr) * direction;
+  w -= T(c.lr) * direction;
 }
 
 }  // namespace stoa::ops::cuda

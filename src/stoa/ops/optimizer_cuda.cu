@@ -6,106 +6,135 @@ namespace stoa::ops::cuda {
 
 namespace {
 
-constexpr std::int64_t kMostSums = 1024;  // blocks of LAMB's first pass
+// Calls work(number, part) for the parts of this block
+template <class T, class Work>
+__device__ void for_each_part(const Part<T>* parts, std::int64_t count, const Work& work) {
+  for (std::int64_t number = blockIdx.x; number < count; number += gridDim.x) work(number, parts[number]);
+}
 
-// Calls work(i) for every element, the grid's threads side by side
-template <class Work>
-__device__ void for_each_element(std::int64_t size, const Work& work) {
-  const auto step = std::int64_t{gridDim.x} * blockDim.x;
-  for (auto i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += step) work(i);
+// Calls work(i, gradient) for the part's elements of this thread
+template <class T, class Work>
+__device__ void for_each_element(const Part<T>& part, const Work& work) {
+  for (std::int64_t i = threadIdx.x; i < part.size; i += blockDim.x)
+    work(i, part.g == nullptr ? T(0) : part.g[i]);
 }
 
 template <class T>
-__global__ void adamw_kernel(T* w, const T* g, T* m, T* v, std::int64_t size, const AdamWConstants c) {
-  for_each_element(size, [&](std::int64_t i) { adamw_element(w, g, m, v, i, c); });
-}
-
-template <class T>
-__global__ void sgd_kernel(T* w, const T* g, T* b, std::int64_t size, const SgdConstants c) {
-  for_each_element(size, [&](std::int64_t i) { sgd_element(w, g, b, i, c); });
-}
-
-// The block's sums; all of a block call it
-__device__ void write_squares(LambSquares sum, LambSquares* to) {
-  sum.w = block_sum(sum.w);
-  sum.u = block_sum(sum.u);
-  if (threadIdx.x == 0) *to = sum;
-}
-
-// One LambSquares a block
-template <class T>
-__global__ void moments_kernel(const T* w, const T* g, T* m, T* v, std::int64_t size, const LambConstants c,
-                               LambSquares* partial) {
-  LambSquares sum;
-  for_each_element(size, [&](std::int64_t i) {
-    const auto term = lamb_moments_element(w, g, m, v, i, c);
-    sum.w += term.w;
-    sum.u += term.u;
+__global__ void adamw_kernel(const Part<T>* parts, std::int64_t count, const AdamWConstants shared, double lr,
+                             bool decoupled) {
+  for_each_part(parts, count, [&](std::int64_t, const Part<T>& part) {
+    auto c = shared;
+    c.gradient_scale = part.gradient_scale;
+    (decoupled ? c.keep : c.coupled_decay) = decoupled ? 1 - lr * part.decay : part.decay;
+    for_each_element(part, [&](std::int64_t i, T g) {
+      adamw_element(part.w[i], g, part.states[0][i], part.states[1][i], c);
+    });
   });
-  write_squares(sum, partial + blockIdx.x);
-}
-
-// One block adds what the others found
-__global__ void add_squares_kernel(const LambSquares* partial, std::int64_t count, LambSquares* squares) {
-  LambSquares sum;
-  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) {
-    sum.w += partial[i].w;
-    sum.u += partial[i].u;
-  }
-  write_squares(sum, squares);
 }
 
 template <class T>
-__global__ void weights_kernel(T* w, const T* m, const T* v, std::int64_t size, double rate,
-                               const LambConstants c) {
-  for_each_element(size, [&](std::int64_t i) { lamb_weights_element(w, m, v, i, rate, c); });
+__global__ void sgd_kernel(const Part<T>* parts, std::int64_t count, const SgdConstants shared) {
+  for_each_part(parts, count, [&](std::int64_t, const Part<T>& part) {
+    auto c = shared;
+    c.gradient_scale = part.gradient_scale;
+    c.decay = part.decay;
+    for_each_element(part, [&](std::int64_t i, T g) {
+      sgd_element(part.w[i], g, part.states[0] == nullptr ? nullptr : part.states[0] + i, c);
+    });
+  });
+}
+
+// The constants of a part; gradient_scale also holds what all parts share
+template <class T>
+__device__ LambConstants lamb_constants(LambConstants shared, const Part<T>& part) {
+  shared.gradient_scale *= part.gradient_scale;
+  shared.decay = part.decay;
+  return shared;
+}
+
+// Sums of all the block's threads, for all of them; all of a block call it
+__device__ LambSquares block_squares(const LambSquares& sum) {
+  return {block_sum(sum.w), block_sum(sum.u)};
+}
+
+template <class T>
+__global__ void moments_kernel(const Part<T>* parts, std::int64_t count, const LambConstants shared,
+                               LambSquares* squares) {
+  for_each_part(parts, count, [&](std::int64_t number, const Part<T>& part) {
+    const auto c = lamb_constants(shared, part);
+    LambSquares sum;
+    for_each_element(part, [&](std::int64_t i, T g) {
+      const auto term = lamb_moments_element(part.w[i], g, part.states[0][i], part.states[1][i], c);
+      sum.w += term.w;
+      sum.u += term.u;
+    });
+    sum = block_squares(sum);
+    if (threadIdx.x == 0) squares[number] = sum;
+  });
+}
+
+// A block a slice
+__global__ void rates_kernel(const Slice* slices, std::int64_t count, const LambSquares* squares, double lr,
+                             double largest_ratio, double* rates) {
+  for (std::int64_t number = blockIdx.x; number < count; number += gridDim.x) {
+    const Slice slice = slices[number];
+    LambSquares sum;
+    for (auto part = slice.first_part + threadIdx.x; part < slice.end_part; part += blockDim.x) {
+      sum.w += squares[part].w;
+      sum.u += squares[part].u;
+    }
+    sum = block_squares(sum);
+    const double ratio = slice.adapts && sum.w > 0 && sum.u > 0 ? std::sqrt(sum.w) / std::sqrt(sum.u) : 1;
+    if (threadIdx.x == 0) rates[number] = lr * (ratio < largest_ratio ? ratio : largest_ratio);
+  }
+}
+
+template <class T>
+__global__ void weights_kernel(const Part<T>* parts, std::int64_t count, const LambConstants shared,
+                               const double* rates) {
+  for_each_part(parts, count, [&](std::int64_t, const Part<T>& part) {
+    const auto c = lamb_constants(shared, part);
+    const double rate = rates[part.slice];
+    for_each_element(part, [&](std::int64_t i, T) {
+      lamb_weights_element(part.w[i], part.states[0][i], part.states[1][i], rate, c);
+    });
+  });
 }
 
 }  // namespace
 
 template <class T>
-int adamw(T* w, const T* g, T* m, T* v, std::int64_t size, const AdamWConstants& constants, void* stream) {
-  if (size == 0) return 0;
-  return launch(stream, divide_up(size, kThreads), kThreads, &adamw_kernel<T>, w, g, m, v, size, constants);
+int adamw(const Part<T>* parts, std::int64_t count, const AdamWConstants& constants, double lr,
+          bool decoupled, void* stream) {
+  if (count == 0) return 0;
+  return launch(stream, count, kThreads, &adamw_kernel<T>, parts, count, constants, lr, decoupled);
 }
 
 template <class T>
-int sgd(T* w, const T* g, T* b, std::int64_t size, const SgdConstants& constants, void* stream) {
-  if (size == 0) return 0;
-  return launch(stream, divide_up(size, kThreads), kThreads, &sgd_kernel<T>, w, g, b, size, constants);
-}
-
-std::int64_t lamb_scratch(std::int64_t size) {
-  const auto blocks = divide_up(size, kThreads);
-  return blocks < kMostSums ? blocks : kMostSums;
+int sgd(const Part<T>* parts, std::int64_t count, const SgdConstants& constants, void* stream) {
+  if (count == 0) return 0;
+  return launch(stream, count, kThreads, &sgd_kernel<T>, parts, count, constants);
 }
 
 template <class T>
-int lamb_moments(const T* w, const T* g, T* m, T* v, std::int64_t size, const LambConstants& constants,
-                 LambSquares* scratch, LambSquares* squares, void* stream) {
-  const auto blocks = lamb_scratch(size);
-  if (blocks > 0) {
-    const int status =
-        launch(stream, blocks, kThreads, &moments_kernel<T>, w, g, m, v, size, constants, scratch);
-    if (status != 0) return status;
-  }
-  return launch(stream, 1, kThreads, &add_squares_kernel, scratch, blocks, squares);
+int lamb(const Part<T>* parts, std::int64_t count, const Slice* slices, std::int64_t slice_count,
+         const LambConstants& constants, double lr, double largest_ratio, LambSquares* squares, double* rates,
+         void* stream) {
+  if (count == 0) return 0;
+  int status = launch(stream, count, kThreads, &moments_kernel<T>, parts, count, constants, squares);
+  if (status == 0)
+    status = launch(stream, slice_count, kThreads, &rates_kernel, slices, slice_count, squares, lr,
+                    largest_ratio, rates);
+  if (status == 0)
+    status = launch(stream, count, kThreads, &weights_kernel<T>, parts, count, constants, rates);
+  return status;
 }
 
-template <class T>
-int lamb_weights(T* w, const T* m, const T* v, std::int64_t size, double rate, const LambConstants& constants,
-                 void* stream) {
-  if (size == 0) return 0;
-  return launch(stream, divide_up(size, kThreads), kThreads, &weights_kernel<T>, w, m, v, size, rate,
-                constants);
-}
-
-#define STOA_DEFINE(T)                                                                                    \
-  template int adamw(T*, const T*, T*, T*, std::int64_t, const AdamWConstants&, void*);                   \
-  template int sgd(T*, const T*, T*, std::int64_t, const SgdConstants&, void*);                           \
-  template int lamb_moments(const T*, const T*, T*, T*, std::int64_t, const LambConstants&, LambSquares*, \
-                            LambSquares*, void*);                                                         \
-  template int lamb_weights(T*, const T*, const T*, std::int64_t, double, const LambConstants&, void*);
+#define STOA_DEFINE(T)                                                                                      \
+  template int adamw(const Part<T>*, std::int64_t, const AdamWConstants&, double, bool, void*);             \
+  template int sgd(const Part<T>*, std::int64_t, const SgdConstants&, void*);                               \
+  template int lamb(const Part<T>*, std::int64_t, const Slice*, std::int64_t, const LambConstants&, double, \
+                    double, LambSquares*, double*, void*);
 STOA_DEFINE(float)
 STOA_DEFINE(double)
 #undef STOA_DEFINE

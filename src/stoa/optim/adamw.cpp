@@ -37,6 +37,11 @@ class AdamW final : public Rule {
     });
   }
 
+  void update_on_device(std::vector<ops::DeviceParameter>& parameters,
+                        const std::vector<std::size_t>&) override {
+    ops::adamw_on_device(parameters, constants_, lr_, options_.decoupled);
+  }
+
   void update_lists(Lists& lists) override {
     auto &m = lists.states[0], &v = lists.states[1];
     auto g = lists.g;

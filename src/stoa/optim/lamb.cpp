@@ -61,6 +61,14 @@ class Lamb final : public Rule {
     }
   }
 
+  void update_on_device(std::vector<ops::DeviceParameter>& parameters,
+                        const std::vector<std::size_t>& places) override {
+    for (std::size_t k = 0; k < places.size(); ++k) parameters[k].adapts = adapts_[places[k]];
+    auto constants = constants_;
+    constants.gradient_scale = joint_scale_;
+    ops::lamb_on_device(parameters, constants, lr_, largest_ratio_);
+  }
+
   void update_lists(Lists& lists) override {
     auto &m = lists.states[0], &v = lists.states[1];
     const auto g = at::_foreach_mul(lists.g, joint_scale_);

@@ -126,31 +126,64 @@ double Rule::scaled_norm() const {
   return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
+/// What scales the gradient: one factor, or one for each slice.
+std::vector<double> Rule::factors_of(std::size_t place) const {
+  if (scale_ == nullptr) return {1};
+  if (scale_->factors.empty()) return {scale_->factor};
+  const auto first = scale_->factors.begin() + chunks_.first_slice[place];
+  return {first, first + parameters_[place].slices};
+}
+
 at::Tensor Rule::scaled_gradient(std::size_t place, at::ScalarType type) const {
   const auto& [name, tensor, slices] = parameters_[place];
   const auto& gradient = dense_gradient(parameters_[place]);
   if (!gradient.defined()) return at::zeros_like(tensor.detach(), tensor.options().dtype(type));
   const auto wide = gradient.to(type);
-  if (scale_ == nullptr) return wide;
-  if (scale_->factors.empty()) return scale_->factor == 1 ? wide : wide * scale_->factor;
-  const auto* const first = scale_->factors.data() + chunks_.first_slice[place];
-  const auto factors = at::tensor(at::ArrayRef<double>(first, static_cast<std::size_t>(slices)));
-  return (wide.reshape({slices, -1}) * factors.to(wide.options()).unsqueeze(1)).reshape(wide.sizes());
+  const auto factors = factors_of(place);
+  if (factors.size() == 1) return factors[0] == 1 ? wide : wide * factors[0];
+  const auto column = at::tensor(factors).to(wide.options()).unsqueeze(1);
+  return (wide.reshape({slices, -1}) * column).reshape(wide.sizes());
 }
 
-Rule::Lists Rule::make_lists() const {
+ops::DeviceParameter Rule::device_parameter(std::size_t place) const {
+  const auto& [name, tensor, slices] = parameters_[place];
+  ops::DeviceParameter parameter{tensor.detach(), {}, {}, slices, factors_of(place), decay_[place], false};
+  if (const auto& gradient = dense_gradient(parameters_[place]); gradient.defined())
+    parameter.g = gradient.to(tensor.options()).contiguous();
+  for (const auto& state : states_) parameter.states.push_back(state[place]);
+  return parameter;
+}
+
+void Rule::add_to_lists(std::size_t place, Lists& lists) const {
+  const auto& tensor = parameters_[place].tensor;
+  const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  lists.w.push_back(tensor.detach().to(type));
+  lists.g.push_back(scaled_gradient(place, type));
+  for (std::size_t k = 0; k < states_.size(); ++k) lists.states[k].push_back(states_[k][place]);
+  lists.decay.push_back(decay_[place]);
+  lists.places.push_back(place);
+}
+
+void Rule::update_unchunked() {
+  std::vector<ops::DeviceParameter> on_device;
+  std::vector<std::size_t> places;
   Lists lists;
   lists.states.resize(states_.size());
-  for (const auto i : unchunked_) {
-    const auto& tensor = parameters_[i].tensor;
-    const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    lists.w.push_back(tensor.detach().to(type));
-    lists.g.push_back(scaled_gradient(i, type));
-    for (std::size_t k = 0; k < states_.size(); ++k) lists.states[k].push_back(states_[k][i]);
-    lists.decay.push_back(decay_[i]);
-    lists.places.push_back(i);
+  for (const auto place : unchunked_) {
+    if (ops::has_optimizer_kernels(parameters_[place].tensor)) {
+      on_device.push_back(device_parameter(place));
+      places.push_back(place);
+    } else {
+      add_to_lists(place, lists);
+    }
   }
-  return lists;
+  if (!on_device.empty()) update_on_device(on_device, places);
+  if (lists.places.empty()) return;
+  update_lists(lists);
+  for (std::size_t k = 0; k < lists.places.size(); ++k) {
+    const auto& tensor = parameters_[lists.places[k]].tensor;
+    if (lists.w[k].scalar_type() != tensor.scalar_type()) tensor.copy_(lists.w[k]);
+  }
 }
 
 void Rule::update(double lr, const GradientScale* scale) {
@@ -162,14 +195,7 @@ void Rule::update(double lr, const GradientScale* scale) {
   step_.add_(1);
   prepare(lr, step_.item<double>());
   update_chunks();
-  if (!unchunked_.empty()) {
-    auto lists = make_lists();
-    update_lists(lists);
-    for (std::size_t k = 0; k < lists.places.size(); ++k) {
-      const auto& tensor = parameters_[lists.places[k]].tensor;
-      if (lists.w[k].scalar_type() != tensor.scalar_type()) tensor.copy_(lists.w[k]);
-    }
-  }
+  update_unchunked();
   // the loops write behind autograd's back: let it notice stale saved tensors
   for (const auto& parameter : parameters_) parameter.tensor.unsafeGetTensorImpl()->bump_version();
   copies_.clear();

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "stoa/ops/optimizer_device.h"
 #include "stoa/optim/chunks.h"
 #include "stoa/optim/optimizer.h"
 
@@ -23,9 +24,9 @@ bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& op
 /// The parameter's gradient. Throws Error if it is sparse.
 const at::Tensor& dense_gradient(const nn::NamedParameter& parameter);
 
-/// What the update rules share: state tensors, decay of each parameter, gradients, and two ways through the
-/// parameters: chunks for the loops (CPU, fp32 and fp64), lists for ATen's foreach operators (everything
-/// else).
+/// What the update rules share: state tensors, decay of each parameter, gradients, and three ways through the
+/// parameters: chunks for the loops (CPU, fp32 and fp64), the kernels of ops/optimizer_device.h where they
+/// are built in, lists for ATen's foreach operators (everything else).
 class Rule : public Optimizer {
  public:
   std::map<std::string, at::Tensor> state() const override;
@@ -42,6 +43,9 @@ class Rule : public Optimizer {
   virtual void prepare(double lr, double t) = 0;
   /// Updates the parameters that have chunks.
   virtual void update_chunks() = 0;
+  /// Updates parameters on a GPU; `places` are theirs among the parameters.
+  virtual void update_on_device(std::vector<ops::DeviceParameter>& parameters,
+                                const std::vector<std::size_t>& places) = 0;
   /// One foreach step: weights `w`, scaled gradients `g` and states, all of the states' types; `decay` is per
   /// weight.
   struct Lists {
@@ -114,8 +118,11 @@ class Rule : public Optimizer {
   void update(double lr, const GradientScale* scale) final;
   void collect_arrays();
   std::vector<double> gradient_squares() const;
+  std::vector<double> factors_of(std::size_t place) const;
   at::Tensor scaled_gradient(std::size_t place, at::ScalarType type) const;
-  Lists make_lists() const;
+  ops::DeviceParameter device_parameter(std::size_t place) const;
+  void add_to_lists(std::size_t place, Lists& lists) const;
+  void update_unchunked();
 
   std::vector<std::string> state_names_;
   std::vector<std::vector<at::Tensor>> states_;  // [state][parameter]

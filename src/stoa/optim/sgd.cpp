@@ -17,22 +17,24 @@ class Sgd final : public Rule {
 
  protected:
   void prepare(double lr, double t) override {
-    lr_ = lr;
-    fresh_ = t == 1 ? 1 : 1 - options_.dampening;
+    constants_.lr = lr;
+    constants_.momentum = options_.momentum;
+    constants_.fresh = t == 1 ? 1 : 1 - options_.dampening;
+    constants_.nesterov = options_.nesterov;
   }
 
   void update_chunks() override {
-    ops::SgdConstants shared;
-    shared.lr = lr_;
-    shared.momentum = options_.momentum;
-    shared.fresh = fresh_;
-    shared.nesterov = options_.nesterov;
     for_each_span([&]<class T>(std::size_t, const Chunk&, const Span<T>& span) {
-      auto constants = shared;
+      auto constants = constants_;
       constants.gradient_scale = span.gradient_scale;
       constants.decay = span.decay;
       ops::optimizer_kernels<T>().sgd(span.w, span.g, span.states[0], span.size, constants);
     });
+  }
+
+  void update_on_device(std::vector<ops::DeviceParameter>& parameters,
+                        const std::vector<std::size_t>&) override {
+    ops::sgd_on_device(parameters, constants_);
   }
 
   void update_lists(Lists& lists) override {
@@ -42,17 +44,17 @@ class Sgd final : public Rule {
     if (options_.momentum != 0) {
       auto& b = lists.states[0];
       at::_foreach_mul_(b, options_.momentum);
-      at::_foreach_add_(b, g, fresh_);
+      at::_foreach_add_(b, g, constants_.fresh);
       if (options_.nesterov)
         at::_foreach_add_(g, b, options_.momentum);
       else
         g = b;
     }
-    at::_foreach_add_(w, g, -lr_);
+    at::_foreach_add_(w, g, -constants_.lr);
   }
 
  private:
-  double lr_ = 0, fresh_ = 1;
+  ops::SgdConstants constants_;
 };
 
 }  // namespace
