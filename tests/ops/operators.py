@@ -38,6 +38,17 @@ qkv = leaf(2, 9, 36)
 q, k, v = qkv.view(2, 9, 3, 3, 4).permute(2, 0, 3, 1, 4)
 same("attention", ops.attention(qkv, 3), F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 9, 12), [qkv])
 
+x, w, b = leaf(9, 12), leaf(150, 12), leaf(150)
+target = torch.randint(150, (9,))
+target[4] = -100
+plain = F.cross_entropy(F.linear(x, w, b), target, label_smoothing=0.1)
+loss, row_loss, correct = ops.linear_cross_entropy(x, w, b, target, 0.1)
+same("linear_cross_entropy", loss, plain, [x, w, b])
+assert not row_loss.requires_grad and correct.dtype == torch.bool and row_loss[4] == 0, "linear_cross_entropy by rows"
+meta = [t.detach().to("meta") for t in (x, w, target)]
+for learns in (False, True):
+    assert ops.linear_cross_entropy(meta[0].requires_grad_(learns), meta[1], None, meta[2])[1].shape == (9,), "shapes alone"
+
 tokens, experts = 30, 3
 x, gate = leaf(tokens, 8), leaf(tokens)
 weights = [leaf(experts, 8, 16), leaf(experts, 16), leaf(experts, 16, 8), leaf(experts, 8)]

@@ -42,17 +42,19 @@ struct Rule : RowRule {
     for (int t = 0; t <= 3000; ++t)
       rates_.push_back(static_cast<float>(lr * std::sqrt(1 - std::pow(0.999, t)) / (1 - std::pow(0.9, t))));
     for (int n = 0; n < 256; ++n) fine_.push_back(static_cast<float>(std::pow(0.999, n)));
+    for (int n = 0; n < 256; ++n) fade_.push_back(static_cast<float>(std::pow(0.9, n)));
     for (int n = 0; n < 12; ++n) coarse_.push_back(static_cast<float>(std::pow(0.999, 256 * n)));
     rates = rates_.data();
     last_rate = 3000;
     fine = fine_.data();
+    fade = fade_.data();
     coarse = coarse_.data();
     coarse_size = 12;
   }
   Rule(const Rule&) = delete;
 
  private:
-  std::vector<float> rates_, fine_, coarse_;
+  std::vector<float> rates_, fine_, coarse_, fade_;
 };
 
 /// Rows that touch one another, behind a margin that no loop may write to.
@@ -302,6 +304,33 @@ TEST(TableRowKernels, ClipExamples) {
     expect_near(clipped({0.03f, 0.04f}, {0, 0}, 1, limit), {0, 0});
     expect_near(clipped({0, 0, 0, 0}, {0, 0.5f, 0, 0}, 1, {1, 0.02f, 1}), {0, 0.02f, 0, 0});
     expect_near(clipped({0, 0}, {0.3f, 0.4f}, 1, {1, 0, 1}), {0, 0});
+  });
+}
+
+/// A weight's way from a touch with gradient `g`, over `gap` missed steps.
+double way(MissedSteps how, float g, std::int64_t gap) {
+  const Rule rule(10, 1e-5, 1e-4, how);
+  Rows rows(1, rule.format);
+  std::fill_n(rows.at(0), 33, 0.0f);
+  std::fill_n(rows.at(0), 11, 0.01f);
+  rows.set_last(0, 1000);
+  auto* place = rows.at(0);
+  const std::vector<float> gradient(11, g);
+  const std::int32_t count = 1;
+  float norm = 0;
+  table_row_kernels().update(&place, gradient.data(), &count, 1, 1001, rule, {0, kNoFloor, 1}, &norm);
+  table_row_kernels().advance(&place, 1, 1001 + gap, rule);
+  return static_cast<double>(rows.at(0)[3]) - 0.01;
+}
+
+TEST(TableRowKernels, StridesKeepTheMomentumOfATouch) {
+  // dropped behind the exact steps, it would be 7 % of the way
+  at_every_level([] {
+    for (const std::int64_t gap : {40, 100, 300})
+      for (const float g : {3e-4f, -3e-4f}) {
+        const double exact = way(MissedSteps::kExact, g, gap);
+        EXPECT_NEAR(way(MissedSteps::kStrided, g, gap), exact, 0.01 * std::abs(exact)) << gap << ", " << g;
+      }
   });
 }
 

@@ -61,6 +61,11 @@ HWY_INLINE Doubles exp(Tag<double> d, Doubles x) {
   return each_lane(d, x, [](double v) { return std::exp(v); });
 }
 
+/// exp(x) that keeps a NaN.
+HWY_INLINE Floats exp_or_nan(Tag<float> d, Floats x) {
+  return hn::IfThenElse(hn::Eq(x, x), exp(d, x), x);
+}
+
 /// The standard normal distribution: P(X <= x), and the density times sqrt(2 pi).
 template <class V>
 struct Normal {

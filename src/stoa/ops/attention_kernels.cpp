@@ -11,11 +11,6 @@ namespace stoa::ops {
 namespace HWY_NAMESPACE {
 namespace {
 
-/// exp(x) that keeps a NaN.
-HWY_INLINE Floats exp_or_nan(Tag<float> d, Floats x) {
-  return hn::IfThenElse(hn::Eq(x, x), exp(d, x), x);
-}
-
 float largest(const float* row, std::int64_t columns) {
   const Tag<float> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));

@@ -147,17 +147,19 @@ struct Adam {
   }
   /// A step with L2's gradient alone.
   HWY_INLINE void missed(Chain& c, float rate) const { step(c, hn::Mul(pull, c.w), hn::Set(Tag(), rate)); }
-  /// Steps with L2's gradient in one: their rates add up to `travel`, `kept` is beta2 to the power of their
-  /// number. w (1 - travel pull / (sqrt(v) + eps)) is w - travel g / (sqrt(v) + eps); where that changes
-  /// sign, w = m = 0.
-  HWY_INLINE void stride(Chain& c, float travel, float kept) const {
+  /// Steps with L2's gradient in one: their rates add up to `travel`, `kept` and `faded` are beta2 and beta1
+  /// to the power of their number. w (1 - travel pull / (sqrt(v) + eps)) is w - travel g / (sqrt(v) + eps);
+  /// where that changes sign, w = m = 0. What m is more than g fades and moves w by `coast` times as much.
+  HWY_INLINE void stride(Chain& c, float travel, float coast, float kept, float faded) const {
     const Tag d;
-    const auto g = hn::Mul(pull, c.w);
+    const auto g = hn::Mul(pull, c.w), excess = hn::Sub(c.m, g);
     c.v = hn::MulAdd(hn::Set(d, kept), c.v, hn::Mul(hn::Mul(hn::Set(d, 1 - kept), g), g));
-    const auto share = hn::Div(hn::Mul(hn::Set(d, travel), pull), hn::Add(hn::Sqrt(c.v), eps));
-    const auto left = hn::Max(hn::Zero(d), hn::Sub(hn::Set(d, 1.0f), share));
-    c.w = hn::Mul(c.w, left);
-    c.m = hn::IfThenElseZero(hn::Gt(left, hn::Zero(d)), g);
+    const auto unit = hn::Div(hn::Set(d, 1.0f), hn::Add(hn::Sqrt(c.v), eps));
+    const auto left = hn::NegMulAdd(hn::Mul(hn::Set(d, travel), pull), unit, hn::Set(d, 1.0f));
+    const auto w = hn::NegMulAdd(hn::Mul(hn::Set(d, coast), unit), excess, hn::Mul(c.w, left));
+    const auto same_sign = hn::Gt(left, hn::Zero(d));
+    c.w = hn::IfThenElseZero(same_sign, w);
+    c.m = hn::IfThenElseZero(same_sign, hn::MulAdd(hn::Set(d, faded), excess, g));
   }
 
   Vec pull, beta1, fresh1, beta2, fresh2, eps;
@@ -183,7 +185,9 @@ HWY_INLINE std::int64_t next_stride(std::int64_t stride) {
 /// `length` steps after step `from` in one, with the rate in their middle.
 HWY_INLINE void make_stride(const Adam& adam, Chain& c, std::int64_t from, std::int64_t length,
                             const RowRule& rule) {
-  adam.stride(c, static_cast<float>(length) * rule.rate(from + (length + 1) / 2), rule.power(length));
+  const float rate = rule.rate(from + (length + 1) / 2), faded = rule.faded(length);
+  adam.stride(c, static_cast<float>(length) * rate, rule.beta1 / rule.fresh1 * rate * (1 - faded),
+              rule.power(length), faded);
 }
 
 /// What is left of one row's gap when `done` exact steps have been made.

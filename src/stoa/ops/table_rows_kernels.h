@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 // The loops over rows of embedding tables. A row holds its weights, their moments and its own step count side
@@ -33,9 +34,15 @@ struct RowRule {
   const float* fine = nullptr;    ///< beta2^n for n from 0 to 255
   const float* coarse = nullptr;  ///< beta2^(256 n) for n below coarse_size, 0 beyond
   std::int64_t coarse_size = 0;
+  const float* fade = nullptr;  ///< beta1^n for n from 0 to 255; kStrided alone needs it
 
   float rate(std::int64_t t) const { return rates[t < last_rate ? t : last_rate]; }
   float power(std::int64_t n) const { return n / 256 < coarse_size ? fine[n % 256] * coarse[n / 256] : 0.0f; }
+  /// beta1^n; what is below 1e-6 after 255 steps counts as gone after 256.
+  float faded(std::int64_t n) const {
+    if (n < 256) return fade[n];
+    return fade[255] < 1e-6f ? 0.0f : std::pow(fade[255], static_cast<float>(n) / 255);
+  }
 };
 
 /// What the gradient of a row's embedding is held at: its norm at count max(ratio |w|, floor), after it has

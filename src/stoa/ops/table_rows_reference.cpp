@@ -33,15 +33,17 @@ void adam(const Number& n, float g, float rate, const RowRule& rule) {
   n.w -= rate * n.m / (std::sqrt(n.v) + rule.eps);
 }
 
-/// `length` steps with L2's gradient in one (cowclip.md 2.6).
+/// `length` steps with L2's gradient in one (cowclip.md 2.6), and with what is left of an earlier momentum: m
+/// is g and an excess that fades, whose steps add up to beta1 (1 - beta1^length) / (1 - beta1) of it.
 void stride(const Number& n, std::int64_t from, std::int64_t length, const RowRule& rule) {
-  const float g = rule.pull * n.w, kept = rule.power(length);
-  const float travel = static_cast<float>(length) * rule.rate(from + (length + 1) / 2);
+  const float g = rule.pull * n.w, kept = rule.power(length), faded = rule.faded(length), excess = n.m - g;
+  const float rate = rule.rate(from + (length + 1) / 2);
   n.v = kept * n.v + (1 - kept) * g * g;
-  const float w = n.w - travel * g / (std::sqrt(n.v) + rule.eps);
-  const bool crosses = w == 0 || (w < 0) != (n.w < 0);
-  n.w = crosses ? 0 : w;
-  n.m = crosses ? 0 : g;
+  const float root = std::sqrt(n.v) + rule.eps;
+  const float left = 1 - static_cast<float>(length) * rate * rule.pull / root;
+  const float w = n.w * left - rate * rule.beta1 / rule.fresh1 * (1 - faded) * excess / root;
+  n.w = left > 0 ? w : 0;
+  n.m = left > 0 ? g + faded * excess : 0;
 }
 
 void advance_row(float* row, std::int64_t now, const RowRule& rule) {
