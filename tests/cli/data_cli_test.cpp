@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <map>
 #include <random>
 #include <thread>
 
@@ -17,14 +16,6 @@ namespace stoa::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::map<std::string, std::string> contents(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().filename() != ".lock")
-      files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
-  return files;
-}
 
 const std::vector<std::string> kPrepare = {"data", "prepare", "criteo", "train.txt", "--out"};
 
@@ -41,10 +32,24 @@ TEST(Data, PreparesAndDescribes) {
   const Ended made = run_stoa(prepare("out", {"--json"}), folder.path());
   ASSERT_EQ(made.exit_code, 0) << made.errors;
   EXPECT_EQ(json_of(made).at("fields").size(), 26u);
+  STOA_EXPECT_CONTAINS(made.errors, "second pass: 500/500 rows, ");
+  STOA_EXPECT_CONTAINS(made.errors, " rows/s");
   const Ended told = run_stoa({"data", "describe", "out", "--out", "page.html"}, folder.path());
   ASSERT_EQ(told.exit_code, 0) << told.errors;
   STOA_EXPECT_CONTAINS(told.output, "click rate");
   STOA_EXPECT_CONTAINS(told.output, "C26");
+  const std::string page = read_file(folder / "page.html");
+  EXPECT_EQ(markup_fault(page), "");
+  STOA_EXPECT_CONTAINS(page, "<svg");
+  STOA_EXPECT_CONTAINS(page, "Long tail");
+}
+
+TEST(Data, DescribesDataOfOneValue) {
+  const TempDir folder;
+  write_text(folder / "train.txt", criteo_line("0", {}, {}));
+  ASSERT_EQ(run_stoa(prepare("out", {"--split", "1:0:0"}), folder.path()).exit_code, 0);
+  const Ended told = run_stoa({"data", "describe", "out", "--out", "page.html"}, folder.path());
+  EXPECT_EQ(told.exit_code, 0) << told.errors;
   EXPECT_EQ(markup_fault(read_file(folder / "page.html")), "");
 }
 
@@ -62,10 +67,59 @@ TEST(Data, RefusesWhatDoesNotFitInOneLine) {
   STOA_EXPECT_CONTAINS(refused({"data", "describe", "out"}, 3), "did not come to its end");
   STOA_EXPECT_CONTAINS(refused({"data", "describe", "out", "--out", "x.gif"}, 2), "ends in .html");
   STOA_EXPECT_CONTAINS(refused(prepare("o", {"--split", "1:2"}), 2), "--split 1:2");
+  STOA_EXPECT_CONTAINS(refused(prepare("o", {"--vocabulary", "hash", "--buckets", "0"}), 2), "--buckets 0");
+  STOA_EXPECT_CONTAINS(refused(prepare("train.txt"), 2), "--out train.txt: it is a file");
   STOA_EXPECT_CONTAINS(refused({"data", "prepare", "csv", "train.txt", "--out", "o"}, 2), "--schema");
   STOA_EXPECT_CONTAINS(refused({"data", "prepear"}, 2), "did you mean `prepare`?");
   STOA_EXPECT_CONTAINS(refused({"data", "describe", "out", "--uot=x"}, 2),
                        "unknown flag `--uot` of `stoa data describe`; did you mean `--out`?");
+}
+
+TEST(Data, RowsAreScoredFromStandardInputAndFilesInEveryForm) {
+  const TempDir folder;
+  write_text(folder / "clicks.toml", "label = \"y\"\ncategorical = [\"site\"]\nnumeric = [\"price\"]\n");
+  std::string rows = "site,y,price\n";
+  for (int i = 0; i < 400; ++i) rows += format("{},{},{}\n", i % 7, i % 3 == 0 ? 1 : 0, i % 50);
+  write_text(folder / "clicks.csv", rows);
+  write_text(folder / "small.toml", R"(title = "small"
+[task]
+name = "click_through"
+[data]
+path = "clicks"
+[model]
+name = "cow_clip"
+hidden = [4]
+[train]
+steps = 3
+batch_size = 50
+[runtime]
+threads = 1
+device = "cpu"
+)");
+  const std::vector<std::vector<std::string>> commands = {
+      {"data", "prepare", "csv", "clicks.csv", "--schema", "clicks.toml", "--out", "clicks"},
+      {"train", "small.toml", "--out", "run"}};
+  for (const auto& command : commands) {
+    const Ended ended = run_stoa(command, folder.path());
+    ASSERT_EQ(ended.exit_code, 0) << ended.errors;
+  }
+  write_text(folder / "rows.csv", "price,site\n20,3\n");
+  write_text(folder / "rows.jsonl", "{\"site\": \"3\", \"price\": 20}\n");
+  write_text(folder / "rows.txt", "3,20\n");
+  const std::string scored = run_stoa({"predict", "run", "rows.csv"}, folder.path()).output;
+  EXPECT_EQ(scored.size(), 9u) << scored;  // 0.123456
+  EXPECT_EQ(run_stoa({"predict", "run", "rows.jsonl"}, folder.path()).output, scored);
+  const auto piped = [&](const std::string& file) {
+    return RunningProgram({"bash", "-c", "exec \"$0\" predict run - < " + file, STOA_PROGRAM}, folder.path())
+        .wait();
+  };
+  EXPECT_EQ(piped("rows.txt").output, scored);
+  write_text(folder / "rows.txt", "3,20\n3,x\n");
+  const Ended refused = piped("rows.txt");
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_EQ(line_count(refused.errors), 1) << refused.errors;
+  STOA_EXPECT_CONTAINS(refused.errors,
+                       "standard input, line 2, column 2 (price): `x` is not a finite number");
 }
 
 TEST(Data, AFullDiskEndsInOneLineAndLeavesNothingHalfWritten) {
@@ -81,7 +135,7 @@ TEST(Data, AFullDiskEndsInOneLineAndLeavesNothingHalfWritten) {
   EXPECT_EQ(ended.exit_code, 1) << ended.errors;
   EXPECT_EQ(line_count(ended.errors), 1) << ended.errors;
   STOA_EXPECT_CONTAINS(ended.errors, "cannot write");
-  for (const auto& [name, content] : contents(folder / "out"))
+  for (const auto& [name, content] : folder_contents(folder / "out"))
     EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
   EXPECT_FALSE(fs::exists(folder / "out/schema.json"));
   EXPECT_EQ(run_stoa(prepare("out"), folder.path()).exit_code, 0);
@@ -106,7 +160,7 @@ TEST(Data, PreparationKilledAtRandomMomentsEndsAsAnUninterruptedOne) {
     EXPECT_FALSE(fs::exists(folder / "killed/schema.json") && ended.exit_code == 130);
   }
   ASSERT_EQ(run_stoa(prepare("killed"), folder.path()).exit_code, 0);
-  EXPECT_TRUE(contents(folder / "killed") == contents(folder / "whole"));
+  EXPECT_TRUE(folder_contents(folder / "killed") == folder_contents(folder / "whole"));
 }
 
 TEST(Data, TwoProcessesDoNotPrepareOneFolder) {

@@ -3,6 +3,7 @@
 
 #include "fuzz/fuzz.h"
 #include "stoa/base/checksum.h"
+#include "stoa/data/tabular/key_counts.h"
 #include "stoa/data/tabular/row_file.h"
 #include "stoa/data/tabular/vocabulary.h"
 
@@ -49,12 +50,24 @@ void read_vocabulary(Bytes bytes) {
   });
 }
 
+void read_run(Bytes bytes) {
+  stoa::fuzz::refusing([&] {
+    stoa::ByteReader reader(bytes, "input");
+    const stoa::KeyRun run = stoa::KeyRun::read(reader);
+    for (std::size_t i = 0; i < run.ends.size(); ++i) {
+      const std::string_view text = run.text(i);
+      stoa::fuzz::touch({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+    }
+  });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Aligned input({data, size});
   read_rows(input.bytes());
   read_vocabulary(input.bytes());
+  read_run(input.bytes());
   // the same with the checksums put right: a random change would hardly ever get past them
   Aligned vocabulary(input.bytes());
   if (size >= 40) {

@@ -1,5 +1,8 @@
 #include "fuzz/fuzz.h"
+#include "stoa/base/progress.h"
 #include "stoa/data/tabular/parse.h"
+#include "stoa/tasks/click_rows.h"
+#include "support/click_files.h"
 
 namespace {
 
@@ -38,6 +41,38 @@ void parse(const stoa::RawLayout& layout, std::string_view text) {
   });
 }
 
+/// What encodes rows to score: of a small table whose columns are of every kind.
+stoa::RowEncoder make_encoder() {
+  stoa::set_verbosity(stoa::Verbosity::kQuiet);
+  const stoa::test::TempDir folder;
+  stoa::test::write_text(
+      folder / "schema.toml",
+      "label = \"y\"\ncategorical = [\"t\"]\nhex = [\"h\"]\ninteger = [\"i\"]\nnumeric = [\"n\"]\n");
+  stoa::test::write_text(folder / "rows.csv", "y,t,h,i,n,s\n1,ab,0f,7,2.5,x\n0,,,,,\n");
+  auto options = stoa::test::prepare_options("csv", {folder / "rows.csv"}, folder / "out");
+  options.table_schema = folder / "schema.toml";
+  options.split = "1:0:0";
+  options.min_count = 1;
+  stoa::prepare_tabular(options);
+  return stoa::RowEncoder(folder / "out");
+}
+
+void score(std::string_view text) {
+  static const stoa::RowEncoder encoder = make_encoder();
+  static const std::vector<std::int64_t> sizes = [] {
+    std::vector<std::int64_t> all;
+    for (const auto& field : encoder.schema().fields) all.push_back(field.size);
+    return all;
+  }();
+  stoa::fuzz::refusing([&] {
+    const auto rows =
+        stoa::parse_rows(text, "input", sizes, 1, [&]() -> const stoa::RowEncoder& { return encoder; });
+    for (const auto& row : rows)
+      for (std::size_t f = 0; f < sizes.size(); ++f)
+        stoa::fuzz::require(row.ids.at(f) >= 0 && row.ids[f] < sizes[f]);
+  });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -45,6 +80,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   parse(mixed(true), text);
   parse(mixed(false), text);
   parse(stoa::criteo_layout(size % 2 == 0), text);
+  score(text);
   stoa::fuzz::refusing([&] { stoa::split_line(text, ',', true, "input"); });
   return 0;
 }

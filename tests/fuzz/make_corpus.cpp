@@ -86,7 +86,8 @@ std::vector<Bytes> click_texts() {
   for (int i = 0; i < 13; ++i) criteo += "\t" + std::to_string(i * i - 3);
   for (int i = 0; i < 26; ++i) criteo += i % 5 == 0 ? "\t" : "\t05db91a4";
   return {text(criteo + "\n"), text("1,ab,0f,7,2.5,x\r\n0,,,,,\n"),
-          text("1,\"a \"\"b\"\",c\",00ff00ff,14102100,-1e3,\n")};
+          text("1,\"a \"\"b\"\",c\",00ff00ff,14102100,-1e3,\n"), text("n,t,h,i\n0.5,ab,0f,7\n"),
+          text("{\"t\": \"ab\", \"i\": 7, \"n\": null}\n{\"ids\": [1, 1, 1], \"numerics\": [0.5]}\n")};
 }
 
 Bytes click_rows(std::size_t rows) {

@@ -4,9 +4,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "stoa/base/files.h"
 #include "stoa/base/format.h"
 #include "stoa/base/random.h"
 #include "stoa/data/tabular/prepare.h"
@@ -18,6 +20,15 @@ namespace stoa::test {
 inline void write_text(const std::filesystem::path& file, const std::string& text) {
   std::filesystem::create_directories(file.parent_path());
   std::ofstream(file, std::ios::binary) << text;
+}
+
+/// All files below a prepared folder with their contents, lock aside.
+inline std::map<std::string, std::string> folder_contents(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && entry.path().filename() != ".lock")
+      files[std::filesystem::relative(entry.path(), folder).string()] = read_file(entry.path());
+  return files;
 }
 
 inline void write_gzip(const std::filesystem::path& file, const std::string& text) {

@@ -1,5 +1,7 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
@@ -84,15 +86,21 @@ std::string html_table(const Rows& rows) {
   return html::table(headings, body);
 }
 
-/// How fast the most frequent ids cover the rows: the steeper, the longer the tail behind them.
+constexpr std::size_t kNamedLines = 8;  // colours that are told apart
+
+/// How fast the most frequent ids cover the rows: the steeper, the longer the tail behind them. The fields
+/// with the most ids are named, the others are grey.
 std::string coverage_chart(const TabularStatistics& statistics) {
   html::Chart chart{.x_title = "most frequent ids, log10",
                     .y_title = "share of training rows",
                     .range = std::pair(0.0, 1.0)};
-  int colour = 0;
-  for (const FieldStatistics& field : statistics.fields) {
-    html::ChartLine line{.name = field.name, .colour = colour++};
-    for (const auto& [ids, share] : field.coverage) {
+  std::vector<const FieldStatistics*> fields;
+  for (const FieldStatistics& field : statistics.fields) fields.push_back(&field);
+  std::ranges::stable_sort(fields, std::greater(), &FieldStatistics::seen);
+  for (std::size_t i = fields.size(); i-- > 0;) {
+    html::ChartLine line{.colour = -1, .opacity = 0.4};
+    if (i < kNamedLines) line = {.name = fields[i]->name, .colour = static_cast<int>(i)};
+    for (const auto& [ids, share] : fields[i]->coverage) {
       line.x.push_back(std::log10(static_cast<double>(ids)));
       line.y.push_back(share);
     }
@@ -123,19 +131,13 @@ std::string as_page(const TabularStatistics& statistics, const std::string& name
   body += html::figure(
       "Rows covered by the most frequent ids", coverage_chart(statistics),
       "A line that is high at the left belongs to a field whose few frequent ids are in most rows; the "
-      "ids at the right occur in hardly any.",
+      "ids at the right occur in hardly any. Named are the fields with the most ids.",
       true);
   body += html::element("h2", "Fields") + html_table(field_rows(statistics)) +
           html::element("p", html::escape(kFieldNote), "quiet") +
           html::details("Most frequent values", top_table(statistics));
   body += html::element("footer", "Made by <code>stoa data describe</code>.");
   return html::page(name + " · Stoa", body);
-}
-
-/// Only these words; which ones, the help of the option says.
-CLI::Validator one_of(const std::vector<std::string>& words) {
-  CLI::Validator validator = CLI::IsMember(words);
-  return validator.description("");
 }
 
 struct DescribeArguments {
@@ -196,10 +198,8 @@ void add_prepare(Program& program, CLI::App& parent) {
       "  stoa data prepare csv clicks.csv --schema clicks.toml --out data/clicks",
       [&program, arguments, min_count] { prepare_command(program, *arguments, (*min_count)->count() > 0); });
   PrepareOptions& options = arguments->options;
-  command.add_option("FORMAT", options.source, "criteo, avazu, csv or movielens")
-      ->type_name("")
-      ->required()
-      ->check(one_of({"criteo", "avazu", "csv", "movielens"}));
+  set_words(*command.add_option("FORMAT", options.source, "criteo, avazu, csv or movielens")->required(),
+            {"criteo", "avazu", "csv", "movielens"});
   command.add_option("RAW", arguments->inputs, "raw files, plain, .gz or .zst (movielens: its folder)")
       ->type_name("")
       ->required();
@@ -208,15 +208,12 @@ void add_prepare(Program& program, CLI::App& parent) {
       ->required();
   command.add_option("--schema", arguments->schema, "csv: TOML file that names the columns")
       ->type_name("FILE");
-  command
-      .add_option("--preprocess", arguments->preprocess,
-                  "official (numbers scaled to 0..1) or bars (bucketed to ids)")
-      ->type_name("KIND")
-      ->check(one_of({"official", "bars"}));
-  command
-      .add_option("--vocabulary", arguments->vocabulary, "exact, threshold (rare values share id 0) or hash")
-      ->type_name("KIND")
-      ->check(one_of({"exact", "threshold", "hash"}));
+  set_words(*command.add_option("--preprocess", arguments->preprocess,
+                                "official (numbers scaled to 0..1) or bars (bucketed to ids)"),
+            {"official", "bars"});
+  set_words(*command.add_option("--vocabulary", arguments->vocabulary,
+                                "exact, threshold (rare values share id 0) or hash"),
+            {"exact", "threshold", "hash"});
   *min_count =
       command
           .add_option("--min-count", arguments->min_count, "threshold: training rows that give a value an id")

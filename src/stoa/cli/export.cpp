@@ -22,7 +22,7 @@ struct ExportArguments {
   std::string run, out;
   std::string checkpoint = "last";
   std::string tables;  // "fp32", "fp16", "int8"; empty where the model has none
-  bool measure = true;
+  bool unmeasured = false;
 };
 
 nn::ServedType served_type(const std::string& name) {
@@ -57,16 +57,16 @@ void write_export(LoadedRun& loaded, const ExportArguments& arguments) {
 
 void export_command(const Program& program, const ExportArguments& arguments) {
   install_interrupt_handler();
-  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, arguments.measure);
+  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, !arguments.unmeasured);
   auto* const sparse = loaded.task->sparse_weights();
   if (sparse == nullptr && !arguments.tables.empty())
     throw ConfigError(
         format("{}: --tables is for models with embedding tables; this one has none", arguments.run));
   std::optional<Evaluation> before, after;
-  if (arguments.measure) before = evaluate_run(loaded);
+  if (!arguments.unmeasured) before = evaluate_run(loaded);
   if (sparse != nullptr) {
     sparse->serve(served_type(arguments.tables));
-    if (arguments.measure) after = evaluate_run(loaded);
+    if (!arguments.unmeasured) after = evaluate_run(loaded);
   }
   write_export(loaded, arguments);
 
@@ -102,10 +102,10 @@ void add_export(Program& program) {
   command.add_option("--out", arguments->out, "folder to make")->type_name("DIR")->required();
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
-  command.add_option("--tables", arguments->tables, "what embedding tables are kept in; fp32 if not given")
-      ->type_name("fp32|fp16|int8")
-      ->check(CLI::IsMember({"fp32", "fp16", "int8"}));
-  command.add_flag("!--no-measure", arguments->measure,
+  set_words(*command.add_option("--tables", arguments->tables,
+                                "what embedding tables are kept in; fp32 if not given"),
+            {"fp32", "fp16", "int8"});
+  command.add_flag("--no-measure", arguments->unmeasured,
                    "do not measure what it costs on the evaluation data");
 }
 

@@ -124,6 +124,13 @@ CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& set) {
       ->allow_extra_args(false);
 }
 
+void set_words(CLI::Option& option, const std::vector<std::string>& words) {
+  std::string type;
+  for (const std::string& word : words) type += (type.empty() ? "" : "|") + word;
+  CLI::Validator validator = CLI::IsMember(words);
+  option.type_name(type)->check(validator.description(""));
+}
+
 void print_result(const Program& program, const Json& json, const std::string& text) {
   // file names need not be UTF-8; JSON has to be
   std::string output = program.json ? json.dump(2, ' ', false, Json::error_handler_t::replace) : text;

@@ -44,6 +44,9 @@ CLI::App& add_subcommand(Program& program, CLI::App& parent, const std::string& 
 /// Adds `--set KEY=VALUE`, one value a flag, so that what follows stays a positional.
 CLI::Option* add_set_option(CLI::App& command, std::vector<std::string>& set);
 
+/// An option's value is one of these words; its help shows them as its type.
+void set_words(CLI::Option& option, const std::vector<std::string>& words);
+
 /// Writes the result of a command to standard output: the JSON object with --json, else the text for people.
 /// Throws IoError where standard output takes no more.
 void print_result(const Program& program, const Json& json, const std::string& text);

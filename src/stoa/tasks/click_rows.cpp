@@ -4,14 +4,18 @@
 #include <cmath>
 #include <iostream>
 #include <iterator>
+#include <optional>
+#include <utility>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
-#include "stoa/data/tabular/layout.h"
+#include "stoa/data/tabular/text_stream.h"
 
 namespace stoa {
 namespace {
+
+constexpr int kDeepest = 4;
 
 /// Lines without their ends; a last empty one does not count.
 std::vector<std::string_view> lines_of(std::string_view text) {
@@ -52,26 +56,22 @@ EncodedRow encoded_row(const Json& row, const std::vector<std::int64_t>& sizes, 
 }
 
 Json parse_object(std::string_view line, const std::string& where) {
+  // the parser takes any depth, but what copies or prints a value calls itself for each level
+  const auto check = [&](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kDeepest)
+      throw DataError(format("{}: values are nested deeper than {} levels", where, kDeepest));
+    return true;
+  };
   Json row;
   try {
-    row = Json::parse(line);
+    row = Json::parse(line, check);
   } catch (const Json::parse_error& error) {
     throw DataError(format("{}, column {}: this is no JSON object", where, error.byte));
+  } catch (const Json::out_of_range&) {
+    throw DataError(format("{}: a number is too large for 64 bits", where));
   }
   if (!row.is_object()) throw DataError(format("{}: a JSON object is needed", where));
   return row;
-}
-
-/// The names of a line that is a header, as each of them is a column of the raw files; else none.
-std::vector<std::string> header_of(std::string_view line, const RowEncoder& encoder,
-                                   const std::string& where) {
-  const auto known = encoder.columns();
-  std::vector<std::string> names;
-  for (auto& cell : split_line(line, encoder.separator(), /*quotes=*/true, where)) {
-    if (std::ranges::find(known, cell) == known.end()) return {};
-    names.push_back(std::move(cell));
-  }
-  return names;
 }
 
 }  // namespace
@@ -79,23 +79,25 @@ std::vector<std::string> header_of(std::string_view line, const RowEncoder& enco
 std::vector<EncodedRow> parse_rows(std::string_view text, const std::string& where,
                                    const std::vector<std::int64_t>& sizes, std::size_t numerics,
                                    const std::function<const RowEncoder&()>& encoder) {
-  const auto lines = lines_of(text);
+  const auto lines = lines_of(without_byte_order_mark(text));
   std::vector<EncodedRow> rows;
-  std::vector<std::string> header;
+  std::optional<RowHeader> header;
+  bool first = true;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const std::string line_name = format("{}, line {}", where, i + 1);
+    if (lines[i].find_first_not_of(' ') == std::string_view::npos) continue;  // tabs are empty cells
+    const bool may_be_header = std::exchange(first, false);
     const auto start = lines[i].find_first_not_of(" \t");
-    if (start == std::string_view::npos) continue;
-    if (lines[i][start] == '{') {
+    if (start != std::string_view::npos && lines[i][start] == '{') {
       const Json row = parse_object(lines[i], line_name);
       rows.push_back(row.contains("ids") ? encoded_row(row, sizes, numerics, line_name)
                                          : encoder().from_json(row, line_name));
       continue;
     }
-    if (i == 0) header = header_of(lines[i], encoder(), line_name);
-    if (i == 0 && !header.empty()) continue;
-    rows.push_back(header.empty() ? encoder().from_line(lines[i], line_name)
-                                  : encoder().from_line(lines[i], header, line_name));
+    if (may_be_header) header = encoder().header(lines[i], line_name);
+    if (may_be_header && header) continue;
+    rows.push_back(header ? encoder().from_line(lines[i], *header, line_name)
+                          : encoder().from_line(lines[i], line_name));
   }
   if (rows.empty()) throw DataError(format("{}: there is no row to score", where));
   return rows;

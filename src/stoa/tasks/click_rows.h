@@ -12,10 +12,10 @@
 namespace stoa {
 
 /// Rows to score: those of a file, or of the standard input where it is "-". Each line is a row of the raw
-/// data's form (under a header that names columns, or without one), a JSON object of raw columns by name, or
-/// a JSON object
-/// {"ids": [...], "numerics": [...]} of a row that is encoded already, which alone does without `encoder`
-/// (called at the first row that needs it). Throws DataError naming file, line and what does not fit.
+/// data's form (under a header that names columns, also between commas, or without one), a JSON object of raw
+/// columns by name, or a JSON object {"ids": [...], "numerics": [...]} of a row that is encoded already,
+/// which alone does without `encoder` (called at the first row that needs it). Empty lines are passed over.
+/// Throws DataError naming file, line and what does not fit.
 std::vector<EncodedRow> read_rows(const std::string& file, const std::vector<std::int64_t>& sizes,
                                   std::size_t numerics, const std::function<const RowEncoder&()>& encoder);
 

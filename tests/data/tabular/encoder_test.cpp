@@ -34,9 +34,10 @@ class Encoder : public ::testing::Test {
 TEST_F(Encoder, ALineGivesWhatPreparationGave) {
   const RowEncoder encoder = this->encoder();
   const auto data = open_tabular_dataset(folder_ / "out", TabularSplit::kTrain);
-  const Batch batch = encoder.batch(std::vector{encoder.from_line("b,0,8,20", "here")});
-  EXPECT_TRUE(at::equal(batch["ids"], data->rows(std::vector<std::int64_t>{1})["ids"]));
-  EXPECT_TRUE(at::equal(batch["numerics"], data->rows(std::vector<std::int64_t>{1})["numerics"]));
+  const Batch batch = data->rows(std::vector<std::int64_t>{1});
+  const EncodedRow row = encoder.from_line("b,0,8,20", "here");
+  EXPECT_TRUE(at::equal(at::tensor(row.ids, at::kInt), batch["ids"][0]));
+  EXPECT_TRUE(at::equal(at::tensor(row.numerics), batch["numerics"][0]));
 }
 
 TEST_F(Encoder, TheLabelMayBeAbsent) {
@@ -46,10 +47,28 @@ TEST_F(Encoder, TheLabelMayBeAbsent) {
 
 TEST_F(Encoder, ColumnsMayStandInAnotherOrderUnderAHeader) {
   const RowEncoder encoder = this->encoder();
-  const std::vector<std::string> header = {"price", "site", "hour"};
+  const RowHeader header{{"price", "site", "hour"}, ','};
   const EncodedRow row = encoder.from_line("20,\"b\",8\r", header, "here");
   EXPECT_EQ(row.ids, (std::vector<std::int32_t>{1, 1}));
   EXPECT_EQ(row.numerics, (std::vector<float>{0.5f}));
+}
+
+TEST_F(Encoder, TellsAHeaderByItsNames) {
+  const RowEncoder encoder = this->encoder();
+  EXPECT_EQ(encoder.header("price,\"site\",other,hour\r", "here").value().names,
+            (std::vector<std::string>{"price", "site", "other", "hour"}));
+  EXPECT_FALSE(encoder.header("site,1,7,10", "here").has_value());
+}
+
+TEST_F(Encoder, ColumnsAreCountedAsTheyStandInTheLine) {
+  const RowEncoder encoder = this->encoder();
+  STOA_EXPECT_CONTAINS(thrown<DataError>([&] { encoder.from_line("a,x,20", "in:2"); }),
+                       "in:2, column 2 (hour): `x`");
+  const RowHeader header{{"price", "site", "hour"}, ','};
+  STOA_EXPECT_CONTAINS(thrown<DataError>([&] { encoder.from_line("x,a,7", header, "in:2"); }),
+                       "in:2, column 1 (price): `x`");
+  STOA_EXPECT_CONTAINS(thrown<DataError>([&] { encoder.from_json(Json::parse(R"({"hour": "x"})"), "in:2"); }),
+                       "in:2, column `hour`: `x`");
 }
 
 TEST_F(Encoder, ReadsJsonObjects) {
@@ -62,9 +81,9 @@ TEST_F(Encoder, ReadsJsonObjects) {
 TEST_F(Encoder, RefusesAValueItHasNoIdForByName) {
   const RowEncoder encoder = this->encoder();
   STOA_EXPECT_CONTAINS(thrown<DataError>([&] { encoder.from_line("c,0,8,20", "stdin:4"); }),
-                       "stdin:4, field site: the value `c` was not in the prepared data");
+                       "stdin:4, column 1 (site): the value `c` of field site was not in the prepared data");
   STOA_EXPECT_CONTAINS(thrown<DataError>([&] { encoder.from_line("a,0,9,20", "stdin:4"); }),
-                       "field hour: the value `9`");
+                       "column 3 (hour): the value `9` of field hour");
 }
 
 TEST_F(Encoder, NewValuesAreUnknownUnderAThreshold) {

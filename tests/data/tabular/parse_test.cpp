@@ -127,6 +127,23 @@ TEST(Parse, RefusesQuotesThatDoNotEnd) {
   STOA_EXPECT_CONTAINS(refused("1,\"a\"b,0,1,1,x\n"), "goes on behind its closing quote");
 }
 
+TEST(Parse, DaysOfSecondsAreRightOnBothSidesOf1970) {
+  RawLayout layout = table({{"t", CellType::kInteger}});
+  layout.fields = {{"day", 0, Derivation::kUnixWeekday, 0}, {"hour", 0, Derivation::kUnixHour, 0}};
+  const ParsedRows rows =
+      parsed(layout, "0\n-1\n-86400\n-86401\n-9223372036854775808\n9223372036854775807\n");
+  std::vector<std::uint64_t> scratch;
+  std::vector<std::string_view> texts;
+  const auto values = [&](std::size_t field) {
+    const std::uint64_t* keys = field_keys(layout, layout.fields[field], rows, {}, scratch, texts);
+    std::vector<std::string> made;
+    for (std::size_t i = 0; i < rows.rows; ++i) made.push_back(text_of_key(CellType::kInteger, keys[i]));
+    return made;
+  };
+  EXPECT_EQ(values(0), (std::vector<std::string>{"4", "3", "3", "2", "0", "0"}));  // 4 is Thursday
+  EXPECT_EQ(values(1), (std::vector<std::string>{"0", "23", "0", "23", "8", "15"}));
+}
+
 TEST(Parse, EightEmptyCellsAreNotTakenForAnId) {
   EXPECT_EQ(parsed(criteo_layout(false), criteo_line("1", {}, {})).rows, 1u);
 }

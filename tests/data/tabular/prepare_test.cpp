@@ -4,18 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <map>
 #include <numeric>
 #include <set>
 
 #include "stoa/base/errors.h"
-#include "stoa/base/files.h"
 #include "stoa/base/progress.h"
 #include "stoa/data/tabular/dataset.h"
 #include "stoa/data/tabular/statistics.h"
 #include "support/click_files.h"
 #include "support/test_data.h"
 #include "support/thrown.h"
+#include "support/zstd_file.h"
 
 namespace stoa::test {
 namespace {
@@ -32,15 +31,6 @@ class Prepare : public ::testing::Test {
     std::vector<std::int64_t> numbers(data->size());
     std::iota(numbers.begin(), numbers.end(), 0);
     return data->rows(numbers);
-  }
-
-  /// All files of a prepared folder with their contents, lock aside.
-  static std::map<std::string, std::string> contents(const fs::path& folder) {
-    std::map<std::string, std::string> files;
-    for (const auto& entry : fs::recursive_directory_iterator(folder))
-      if (entry.is_regular_file() && entry.path().filename() != ".lock")
-        files[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
-    return files;
   }
 
   PrepareOptions criteo(const std::string& text, const std::string& out = "out") {
@@ -138,6 +128,37 @@ TEST_F(Prepare, ValuesBelowTheThresholdShareIdZero) {
   EXPECT_TRUE(open_tabular_dataset(folder_ / "out", TabularSplit::kTrain)->schema().fields[0].has_unknown);
 }
 
+TEST_F(Prepare, DefaultsAreThoseOfThePublishedPreprocessing) {
+  const auto command = [&](const std::string& source, const std::string& text, bool bars) {
+    write_text(folder_ / source, text);
+    PrepareOptions options =
+        prepare_options(source, {folder_ / source}, folder_ / (source + (bars ? "-bars" : "-official")));
+    options.bars = bars;
+    return prepare_tabular(options).command;
+  };
+  std::string avazu = avazu_text();  // enough rows that one is for training
+  const std::string rows = avazu_text().substr(std::string_view(kAvazuHeader).size());
+  for (int i = 0; i < 50; ++i) avazu += rows;
+  const Json criteo_bars = command("criteo", criteo_text(100), true),
+             avazu_bars = command("avazu", avazu, true);
+  EXPECT_EQ(criteo_bars.at("vocabulary"), "threshold");
+  EXPECT_EQ(criteo_bars.at("min_count"), 10);
+  EXPECT_EQ(avazu_bars.at("min_count"), 2);
+  EXPECT_EQ(criteo_bars.at("split"), "8:1:1");
+  EXPECT_EQ(command("criteo", criteo_text(100), false).at("vocabulary"), "exact");
+}
+
+TEST_F(Prepare, TheOfficialTestShareIsATenthOfCriteoAndAFifthOfAvazu) {
+  const auto share = [](const std::string& source) {
+    const RowSplit split("random", source, 0);
+    int tests = 0;
+    for (std::int64_t row = 0; row < 20000; ++row) tests += split.of(row) == TabularSplit::kTest;
+    return tests / 20000.0;
+  };
+  EXPECT_NEAR(share("criteo"), 0.1, 0.01);
+  EXPECT_NEAR(share("avazu"), 0.2, 0.01);
+}
+
 TEST_F(Prepare, AThresholdCountsTrainingRowsOnly) {
   PrepareOptions options = criteo(criteo_text(2000));
   options.split = "1:0:1";
@@ -196,15 +217,19 @@ TEST_F(Prepare, TheResultDoesNotDependOnHowTheInputIsPacked) {
   const std::string text = criteo_text(800);
   PrepareOptions options = criteo(text);
   prepare_tabular(options);
-  write_gzip(folder_ / "train.gz", text);
-  options.inputs = {folder_ / "train.gz"};
-  options.out = folder_ / "gz";
-  prepare_tabular(options);
-  auto plain = contents(folder_ / "out"), packed = contents(folder_ / "gz");
+  auto plain = folder_contents(folder_ / "out");
   plain.erase("schema.json");  // names the input
-  packed.erase("schema.json");
   EXPECT_GT(plain.size(), 10u);
-  EXPECT_TRUE(plain == packed);
+  write_gzip(folder_ / "gz", text);
+  write_zstd(folder_ / "zst", text);
+  for (const std::string packing : {"gz", "zst"}) {
+    options.inputs = {folder_ / packing};
+    options.out = folder_ / (packing + "-out");
+    prepare_tabular(options);
+    auto packed = folder_contents(options.out);
+    packed.erase("schema.json");
+    EXPECT_TRUE(plain == packed) << packing;
+  }
 }
 
 TEST_F(Prepare, RowsOfSeveralFilesFollowEachOther) {
@@ -248,6 +273,66 @@ TEST_F(Prepare, AGrownVocabularyKeepsOldIdsAndAppendsNewOnes) {
             old_schema.vocabulary_hash);
 }
 
+TEST_F(Prepare, AGrownThresholdKeepsOldIdsAndItsLeastCount) {
+  PrepareOptions options = criteo(criteo_line("1", {}, {"00000005"}) + criteo_line("0", {}, {"00000005"}) +
+                                  criteo_line("0", {}, {"00000007"}));
+  options.split = "1:0:0";
+  options.min_count = 2;
+  prepare_tabular(options);
+  write_text(folder_ / "day2.txt", criteo_line("1", {}, {"00000007"}) + criteo_line("0", {}, {"00000007"}) +
+                                       criteo_line("1", {}, {"00000005"}) +
+                                       criteo_line("1", {}, {"00000009"}));
+  options.inputs = {folder_ / "day2.txt"};
+  options.out = folder_ / "day2";
+  options.vocabulary_of = folder_ / "out";
+  options.min_count = {};
+  prepare_tabular(options);
+  EXPECT_TRUE(at::equal(all(folder_ / "day2", TabularSplit::kTrain)["ids"].select(1, 0),
+                        at::tensor({2, 2, 1, 0}, at::kInt)));
+}
+
+TEST_F(Prepare, AGrownHashKeepsItsBucketsAndSeed) {
+  PrepareOptions options = criteo(criteo_text(50));
+  options.vocabulary = VocabularyKind::kHash;
+  options.buckets = 40;
+  options.seed = 3;
+  options.split = "1:0:0";
+  prepare_tabular(options);
+  options.vocabulary_of = folder_ / "out";
+  options.out = folder_ / "day2";
+  options.buckets = 1000;
+  options.seed = 4;
+  prepare_tabular(options);
+  EXPECT_TRUE(at::equal(all(folder_ / "out", TabularSplit::kTrain)["ids"],
+                        all(folder_ / "day2", TabularSplit::kTrain)["ids"]));
+}
+
+TEST_F(Prepare, AGrownExactVocabularyHasNoLeastCount) {
+  PrepareOptions options = criteo(criteo_text(30));
+  options.bars = true;  // whose own vocabulary would be by threshold
+  options.vocabulary = VocabularyKind::kExact;
+  prepare_tabular(options);
+  options.vocabulary = {};
+  options.vocabulary_of = folder_ / "out";
+  options.out = folder_ / "day2";
+  EXPECT_EQ(prepare_tabular(options).encoding.kind, VocabularyKind::kExact);
+  options.min_count = 5;
+  STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { prepare_tabular(options); }),
+                       "--min-count is for a vocabulary by threshold");
+}
+
+TEST_F(Prepare, ANumberFarOutsideTheOldScaleIsRefusedWithItsPlace) {
+  PrepareOptions options = criteo(criteo_line("1", {"0"}, {}) + criteo_line("0", {"1"}, {}));
+  options.split = "1:0:0";
+  prepare_tabular(options);
+  write_text(folder_ / "day2.txt", criteo_line("1", {"5"}, {}) + criteo_line("0", {"1e300"}, {}));
+  options.inputs = {folder_ / "day2.txt"};
+  options.out = folder_ / "day2";
+  options.vocabulary_of = folder_ / "out";
+  STOA_EXPECT_CONTAINS(thrown<DataError>([&] { prepare_tabular(options); }),
+                       "day2.txt:2, column 2 (I1): the number lies too far outside");
+}
+
 TEST_F(Prepare, AVocabularyOfOtherColumnsIsNotGrown) {
   PrepareOptions options = criteo(criteo_text(20));
   prepare_tabular(options);
@@ -256,59 +341,6 @@ TEST_F(Prepare, AVocabularyOfOtherColumnsIsNotGrown) {
   other.vocabulary_of = folder_ / "out";
   STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { prepare_tabular(other); }),
                        "a vocabulary grows only with data of the same form");
-}
-
-TEST_F(Prepare, EveryPartThatIsThereIsUsedAgain) {
-  PrepareOptions options = criteo(criteo_text(1000));
-  prepare_tabular(options);
-  const auto whole = contents(folder_ / "out");
-  // as a kill in the second pass leaves it
-  write_text(folder_ / "out/.prepare/command.json",
-             Json::parse(whole.at("schema.json")).at("command").dump());
-  fs::remove(folder_ / "out/schema.json");
-  fs::remove(folder_ / "out/counts.bin");
-  fs::remove(folder_ / "out/data/train-000002.bin");
-  write_text(folder_ / "out/data/test-000001.bin", "STOAROW1 but no more");
-  write_text(folder_ / "out/data/.train-000002.bin.77-0.tmp", "half");
-  const auto kept = fs::last_write_time(folder_ / "out/data/train-000000.bin");
-  prepare_tabular(options);
-  EXPECT_TRUE(contents(folder_ / "out") == whole);
-  EXPECT_EQ(fs::last_write_time(folder_ / "out/data/train-000000.bin"), kept);
-}
-
-TEST_F(Prepare, AnUnfinishedFolderIsNotOpened) {
-  PrepareOptions options = criteo(criteo_text(50));
-  prepare_tabular(options);
-  fs::create_directory(folder_ / "out/.prepare");
-  fs::remove(folder_ / "out/schema.json");
-  STOA_EXPECT_CONTAINS(
-      thrown<DataError>([&] { open_tabular_dataset(folder_ / "out", TabularSplit::kTrain); }),
-      "did not come to its end");
-}
-
-TEST_F(Prepare, DoesNothingWhereAllIsDone) {
-  PrepareOptions options = criteo(criteo_text(50));
-  prepare_tabular(options);
-  const auto before = fs::last_write_time(folder_ / "out/schema.json");
-  prepare_tabular(options);
-  EXPECT_EQ(fs::last_write_time(folder_ / "out/schema.json"), before);
-}
-
-TEST_F(Prepare, OtherOptionsNeedAnotherFolderOrOverwrite) {
-  PrepareOptions options = criteo(criteo_text(50));
-  prepare_tabular(options);
-  options.seed = 9;
-  STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { prepare_tabular(options); }), "--overwrite");
-  options.overwrite = true;
-  EXPECT_EQ(prepare_tabular(options).command.at("seed"), 9);
-}
-
-TEST_F(Prepare, AFolderWithSomethingElseIsLeftAlone) {
-  PrepareOptions options = criteo(criteo_text(50));
-  write_text(folder_ / "out/thesis.txt", "precious");
-  options.overwrite = true;
-  STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { prepare_tabular(options); }), "is not empty (thesis.txt)");
-  EXPECT_EQ(read_file(folder_ / "out/thesis.txt"), "precious");
 }
 
 TEST_F(Prepare, AnEmptyTrainingSetIsRefused) {
@@ -343,6 +375,19 @@ TEST_F(Prepare, TextColumnsOfATableAreSortedAsText) {
   const Batch rows = all(folder_ / "out", TabularSplit::kTrain);
   EXPECT_TRUE(at::equal(rows["ids"].select(1, 0), at::tensor({3, 1, 0, 2}, at::kInt)));
   EXPECT_TRUE(at::allclose(rows["numerics"].select(1, 0), at::tensor({1.f / 3, 1.f, 0.f, 2.f / 3})));
+}
+
+TEST_F(Prepare, ATableWithTabsNeedsNoHeader) {
+  write_text(
+      folder_ / "clicks.toml",
+      "label = \"y\"\nseparator = \"\\t\"\nheader = false\ncolumns = [\"i\", \"y\"]\ninteger = [\"i\"]\n");
+  write_text(folder_ / "clicks.tsv", "10\t1\n9\t0\n");
+  PrepareOptions options = prepare_options("csv", {folder_ / "clicks.tsv"}, folder_ / "out");
+  options.table_schema = folder_ / "clicks.toml";
+  options.split = "1:0:0";
+  prepare_tabular(options);
+  EXPECT_TRUE(at::equal(all(folder_ / "out", TabularSplit::kTrain)["ids"].select(1, 0),
+                        at::tensor({1, 0}, at::kInt)));
 }
 
 TEST_F(Prepare, MovieLensSmallHasItsKnownCounts) {

@@ -1,7 +1,6 @@
 #include "stoa/data/tabular/text_stream.h"
 
 #include <gtest/gtest.h>
-#include <zstd.h>
 
 #include <mutex>
 
@@ -9,6 +8,7 @@
 #include "stoa/base/files.h"
 #include "support/click_files.h"
 #include "support/thrown.h"
+#include "support/zstd_file.h"
 
 namespace stoa::test {
 namespace {
@@ -19,12 +19,6 @@ std::string numbered_lines(int count) {
   std::string text;
   for (int i = 0; i < count; ++i) text += "line " + std::to_string(i) + "\n";
   return text;
-}
-
-void write_zstd(const fs::path& file, const std::string& text) {
-  std::string packed(ZSTD_compressBound(text.size()), '\0');
-  packed.resize(ZSTD_compress(packed.data(), packed.size(), text.data(), text.size(), 1));
-  write_text(file, packed);
 }
 
 /// All text of a stream, with its chunks' places checked against each other.
@@ -71,6 +65,20 @@ TEST_F(Stream, UnpacksZstandardOfSeveralFrames) {
   EXPECT_EQ(read("c.zst", 5000), text + "more\n");
 }
 
+TEST_F(Stream, UnpacksZstandardThatWasPackedWithALongWindow) {
+  const std::string text = numbered_lines(1000);
+  std::string packed(ZSTD_compressBound(text.size()), '\0');
+  ZSTD_CCtx* const context = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, 28);  // 27 is what readers allow unasked
+  ZSTD_inBuffer in{text.data(), text.size(), 0};
+  ZSTD_outBuffer out{packed.data(), packed.size(), 0};
+  ZSTD_compressStream2(context, &out, &in, ZSTD_e_flush);  // the size is not known yet
+  ASSERT_EQ(ZSTD_compressStream2(context, &out, &in, ZSTD_e_end), 0u);
+  ZSTD_freeCCtx(context);
+  write_text(folder_ / "a.zst", packed.substr(0, out.pos));
+  EXPECT_EQ(read("a.zst"), text);
+}
+
 TEST_F(Stream, RefusesPackedFilesThatAreCutShort) {
   write_gzip(folder_ / "a.gz", numbered_lines(5000));
   write_zstd(folder_ / "a.zst", numbered_lines(5000));
@@ -98,6 +106,13 @@ TEST_F(Stream, HeadersAndByteOrderMarksAreNoRows) {
   TextStream stream({folder_ / "a", folder_ / "b"}, "x,y", 1 << 10);
   EXPECT_EQ(read_all(stream), "1,2\n3,4");
   EXPECT_EQ(stream.rows(), 2);
+}
+
+TEST_F(Stream, AFileOfAByteOrderMarkAloneHasNoRows) {
+  write_text(folder_ / "a", "\xef\xbb\xbf");
+  TextStream stream({folder_ / "a"}, "", 10);
+  EXPECT_EQ(read_all(stream), "");
+  EXPECT_EQ(stream.rows(), 0);
 }
 
 TEST_F(Stream, RefusesFilesOfAnotherHeader) {

@@ -51,6 +51,21 @@ TEST(KeyCounter, KeepsRowsThatAreNotCountedWithCountZero) {
   EXPECT_EQ(run.counts, (std::vector<std::uint32_t>{2, 0}));
 }
 
+TEST(KeyRun, WhatIsDamagedIsRefused) {
+  const auto refused = [](const KeyRun& run) {
+    ByteWriter writer;
+    run.write(writer);
+    const std::string& text = writer.text();
+    ByteReader reader({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, "run");
+    return thrown<DataError>([&] { KeyRun::read(reader); });
+  };
+  const std::string damaged = "run: truncated or damaged; prepare the data again";
+  EXPECT_EQ(refused({{1, 2}, {1, 1}, {5, 3}, "abc"}), damaged);  // ends that fall
+  EXPECT_EQ(refused({{1, 2}, {1, 1}, {1, 9}, "abc"}), damaged);  // ends behind the texts
+  EXPECT_EQ(refused({{1, 2}, {1, 1}, {3}, "abc"}), damaged);     // fewer ends than keys
+  EXPECT_EQ(refused({{2, 2}, {1, 1}, {}, ""}), damaged);         // a key twice
+}
+
 TEST(RunMerger, MergesAnyNumberOfRunsInAnyOrder) {
   RunMerger merger;
   for (std::uint64_t i = 0; i < 50; ++i) {

@@ -58,12 +58,12 @@ class ByteReader {
     return taken;
   }
   std::size_t left() const { return rest_.size(); }
-
- private:
+  /// Throws the DataError of what does not fit.
   [[noreturn]] void fail() const {
     throw DataError(format("{}: truncated or damaged; prepare the data again", name_));
   }
 
+ private:
   std::span<const std::uint8_t> rest_;
   std::string name_;
 };

@@ -1,8 +1,7 @@
 #include "stoa/data/tabular/encoder.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
+#include <cmath>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -41,37 +40,61 @@ bool RowEncoder::used(std::size_t column) const {
   return type != CellType::kSkip && type != CellType::kLabel;
 }
 
-EncodedRow RowEncoder::from_line(std::string_view line, const std::string& where) const {
+std::vector<std::string> RowEncoder::split(std::string_view line, char separator,
+                                           const std::string& where) const {
   if (line.ends_with('\r')) line.remove_suffix(1);
-  std::vector<std::string> cells =
-      split_line(line, encoding_.layout.separator, encoding_.layout.quotes, where);
+  return split_line(line, separator, encoding_.layout.quotes, where);
+}
+
+std::optional<RowHeader> RowEncoder::header(std::string_view line, const std::string& where) const {
+  RowHeader header;
+  if (line.find(encoding_.layout.separator) != std::string_view::npos)
+    header.separator = encoding_.layout.separator;
+  header.names = split(line, header.separator, where);
+  const std::vector<std::string> known = columns();
+  const auto in = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::ranges::find(names, name) != names.end();
+  };
+  const auto found =
+      std::ranges::count_if(header.names, [&](const std::string& name) { return in(known, name); });
+  if (2 * static_cast<std::size_t>(found) <= header.names.size()) return std::nullopt;
+  for (std::size_t c = 0; c < known.size(); ++c)
+    if (used(c) && !in(header.names, known[c]))
+      throw DataError(
+          format("{}: the header has no column `{}`{}", where, known[c], suggestion(known[c], header.names)));
+  return header;
+}
+
+EncodedRow RowEncoder::from_line(std::string_view line, const std::string& where) const {
+  std::vector<std::string> cells = split(line, encoding_.layout.separator, where);
   const std::size_t count = encoding_.layout.columns.size();
-  if (cells.size() + 1 == count && label_ < count)
-    cells.insert(cells.begin() + static_cast<std::ptrdiff_t>(label_), "");
+  const bool unlabelled = cells.size() + 1 == count && label_ < count;
+  if (unlabelled) cells.insert(cells.begin() + static_cast<std::ptrdiff_t>(label_), "");
   if (cells.size() != count)
     throw DataError(format("{}, column {}: {} columns, needed are {}, or {} without the label", where,
                            std::min(cells.size(), count) + 1, cells.size(), count, count - 1));
-  return encode(cells, where);
+  RowPlace place{where, {}};
+  for (std::size_t c = 0; c < count; ++c) place.columns.push_back(unlabelled && c > label_ ? c : c + 1);
+  return encode(cells, place);
 }
 
-EncodedRow RowEncoder::from_line(std::string_view line, std::span<const std::string> header,
+EncodedRow RowEncoder::from_line(std::string_view line, const RowHeader& header,
                                  const std::string& where) const {
-  if (line.ends_with('\r')) line.remove_suffix(1);
-  const auto found = split_line(line, encoding_.layout.separator, encoding_.layout.quotes, where);
-  if (found.size() != header.size())
+  const std::vector<std::string>& given = header.names;
+  const std::vector<std::string> found = split(line, header.separator, where);
+  if (found.size() != given.size())
     throw DataError(format("{}, column {}: {} columns under a header of {}", where,
-                           std::min(found.size(), header.size()) + 1, found.size(), header.size()));
-  std::vector<std::string> cells(encoding_.layout.columns.size());
+                           std::min(found.size(), given.size()) + 1, found.size(), given.size()));
+  const std::vector<std::string> names = columns();
+  std::vector<std::string> cells(names.size());
+  RowPlace place{where, std::vector<std::size_t>(names.size())};
   for (std::size_t c = 0; c < cells.size(); ++c) {
-    const auto place = std::ranges::find(header, encoding_.layout.columns[c].name);
-    if (place != header.end()) {
-      cells[c] = found[static_cast<std::size_t>(place - header.begin())];
-    } else if (used(c)) {
-      throw DataError(format("{}: the header has no column `{}`{}", where, encoding_.layout.columns[c].name,
-                             suggestion(encoding_.layout.columns[c].name, {header.begin(), header.end()})));
-    }
+    const auto column = static_cast<std::size_t>(std::ranges::find(given, names[c]) - given.begin());
+    if (column == given.size()) continue;
+    cells[c] = found[column];
+    place.columns[c] = column + 1;
   }
-  return encode(cells, where);
+  return encode(cells, place);
 }
 
 EncodedRow RowEncoder::from_json(const Json& row, const std::string& where) const {
@@ -80,24 +103,25 @@ EncodedRow RowEncoder::from_json(const Json& row, const std::string& where) cons
   const std::vector<std::string> names = columns();
   std::vector<std::string> cells(names.size());
   for (const auto& [name, value] : row.items()) {
-    const auto place = std::ranges::find(names, name);
-    if (place == names.end())
+    const auto column = std::ranges::find(names, name);
+    if (column == names.end())
       throw DataError(format("{}: no column `{}`{}", where, name, suggestion(name, names)));
-    cells[static_cast<std::size_t>(place - names.begin())] = cell_text(value, where, name);
+    cells[static_cast<std::size_t>(column - names.begin())] = cell_text(value, where, name);
   }
-  return encode(cells, where);
+  return encode(cells, {where, std::vector<std::size_t>(names.size())});
 }
 
 // Cells of all raw columns, through the parser of the raw files.
-EncodedRow RowEncoder::encode(const std::vector<std::string>& cells, const std::string& where) const {
+EncodedRow RowEncoder::encode(const std::vector<std::string>& cells, const RowPlace& place) const {
   const RawLayout& layout = encoding_.layout;
   ParsedRows rows(layout, 1);
-  parse_cells(layout, cells, where, rows);
+  parse_cells(layout, cells, place, rows);
   EncodedRow row;
   std::vector<std::uint64_t> scratch;
   std::vector<std::string_view> texts;
   for (std::size_t f = 0; f < layout.fields.size(); ++f) {
-    const std::uint64_t key = *field_keys(layout, layout.fields[f], rows, encoding_.joins, scratch, texts);
+    const FieldLayout& field = layout.fields[f];
+    const std::uint64_t key = *field_keys(layout, field, rows, encoding_.joins, scratch, texts);
     if (encoding_.kind == VocabularyKind::kHash) {
       row.ids.push_back(
           static_cast<std::int32_t>(hashed_id(key, encoding_.hash_seed, f, encoding_.sizes[f])));
@@ -106,27 +130,19 @@ EncodedRow RowEncoder::encode(const std::vector<std::string>& cells, const std::
     const std::uint32_t id = encoding_.values[f]->id(key, texts.empty() ? std::string_view() : texts[0]);
     if (id == Vocabulary::kAbsent)
       throw DataError(format(
-          "{}, field {}: the value `{}` was not in the prepared data, whose vocabulary has no unknown "
-          "id; prepare them with --vocabulary threshold",
-          where, layout.fields[f].name,
-          texts.empty() ? text_of_key(layout.value_type(layout.fields[f]), key) : std::string(texts[0])));
+          "{}: the value `{}` of field {} was not in the prepared data, whose vocabulary has no unknown id; "
+          "prepare them with --vocabulary threshold",
+          place.of(layout, field.column),
+          texts.empty() ? text_of_key(layout.value_type(field), key) : std::string(texts[0]), field.name));
     row.ids.push_back(static_cast<std::int32_t>(id));
   }
-  for (std::size_t m = 0; m < layout.numerics.size(); ++m)
-    row.numerics.push_back(encoding_.ranges[m].scaled(rows.numbers[layout.numerics[m].column][0]));
-  return row;
-}
-
-Batch RowEncoder::batch(std::span<const EncodedRow> rows) const {
-  const auto count = static_cast<std::int64_t>(rows.size());
-  const auto fields = static_cast<std::int64_t>(schema_.fields.size());
-  const auto numerics = static_cast<std::int64_t>(schema_.numerics.size());
-  at::Tensor ids = at::empty({count, fields}, at::kInt), numbers = at::empty({count, numerics}, at::kFloat);
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::ranges::copy(rows[i].ids, ids.data_ptr<std::int32_t>() + i * fields);
-    std::ranges::copy(rows[i].numerics, numbers.data_ptr<float>() + i * numerics);
+  for (std::size_t m = 0; m < layout.numerics.size(); ++m) {
+    const std::size_t column = layout.numerics[m].column;
+    row.numerics.push_back(encoding_.ranges[m].scaled(rows.numbers[column][0]));
+    if (!std::isfinite(row.numerics.back()))
+      throw DataError(format("{}: {}", place.of(layout, column), kBeyondScale));
   }
-  return {{{"ids", ids}, {"numerics", numbers}}, count};
+  return row;
 }
 
 }  // namespace stoa

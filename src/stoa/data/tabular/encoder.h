@@ -2,13 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "stoa/base/json.h"
-#include "stoa/data/batch.h"
 #include "stoa/data/tabular/folder.h"
 
 namespace stoa {
@@ -17,6 +16,12 @@ namespace stoa {
 struct EncodedRow {
   std::vector<std::int32_t> ids;
   std::vector<float> numerics;
+};
+
+/// The first line of rows to score: the names of its columns and what stands between them.
+struct RowHeader {
+  std::vector<std::string> names;
+  char separator = ',';
 };
 
 /// Encodes raw rows for prediction as the rows of a prepared folder were. All functions are thread-safe. They
@@ -28,23 +33,21 @@ class RowEncoder {
   explicit RowEncoder(const std::filesystem::path& folder);
 
   const TabularSchema& schema() const { return schema_; }
-  /// Names of the raw columns, in the order of the raw files.
-  std::vector<std::string> columns() const;
-  char separator() const { return encoding_.layout.separator; }
+  /// A line that is a header, as most of its cells are names of raw columns, between the raw files'
+  /// separators or commas; else nothing. Throws where it lacks a column that is needed.
+  std::optional<RowHeader> header(std::string_view line, const std::string& where) const;
 
   /// A line in the raw files' form, with or without the label's cell.
   EncodedRow from_line(std::string_view line, const std::string& where) const;
-  /// A line under a header that names its columns, in any order; columns that are not used may be absent.
-  EncodedRow from_line(std::string_view line, std::span<const std::string> header,
-                       const std::string& where) const;
+  /// A line under such a header, in any order; columns that are not used may be absent, and others be there.
+  EncodedRow from_line(std::string_view line, const RowHeader& header, const std::string& where) const;
   /// An object of raw columns by name; texts, numbers and null. An absent column is an empty cell.
   EncodedRow from_json(const Json& row, const std::string& where) const;
 
-  /// Rows as a batch: `ids` [n, fields] int32, `numerics` [n, numerics] fp32.
-  Batch batch(std::span<const EncodedRow> rows) const;
-
  private:
-  EncodedRow encode(const std::vector<std::string>& cells, const std::string& where) const;
+  EncodedRow encode(const std::vector<std::string>& cells, const RowPlace& place) const;
+  std::vector<std::string> split(std::string_view line, char separator, const std::string& where) const;
+  std::vector<std::string> columns() const;
   bool used(std::size_t column) const;
 
   TabularEncoding encoding_;

@@ -174,8 +174,8 @@ PreparedFolder PreparedFolder::open(const fs::path& folder) {
     throw DataError(format("{}: no prepared data there (no {}); make them with `stoa data prepare`",
                            folder.string(), kSchemaFile));
   }
-  Json json = read_json(file);
   try {
+    Json json = read_json(file);
     const std::string written = json.is_object() ? json.at("crc32") : Json("");
     json.erase("crc32");
     if (json.at("format") != kFormat)

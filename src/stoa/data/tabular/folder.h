@@ -21,6 +21,10 @@ enum class VocabularyKind {
   kHash        ///< the id is a hash of the value
 };
 
+/// Why a number is refused whose scaled form is not finite.
+inline constexpr const char* kBeyondScale =
+    "the number lies too far outside the prepared data's range to be scaled; put it right or leave it empty";
+
 /// How values become ids and numbers: what training, growing and predicting share.
 struct TabularEncoding {
   RawLayout layout;
@@ -32,7 +36,7 @@ struct TabularEncoding {
   struct Range {
     double low = 0, high = 0;
     /// Min-max form of a value; an empty cell (NaN) counts as 0. (value - low) / (high - low), 0 where all
-    /// are equal.
+    /// are equal. Not finite for a value so far outside that fp32 cannot hold it.
     float scaled(double value) const;
   };
   std::vector<Range> ranges;  ///< of each numeric

@@ -1,7 +1,7 @@
 #include "stoa/data/tabular/key_counts.h"
 
 #include <algorithm>
-#include <numeric>
+#include <functional>
 #include <utility>
 
 #include "stoa/data/tabular/hash.h"
@@ -57,6 +57,9 @@ KeyRun KeyRun::read(ByteReader& reader) {
   run.ends = reader.array<std::uint64_t>(ends);
   const auto texts = reader.take(bytes);
   run.texts.assign(texts.begin(), texts.end());
+  const bool placed =
+      ends == 0 ? bytes == 0 : ends == size && run.ends.back() == bytes && std::ranges::is_sorted(run.ends);
+  if (!placed || std::ranges::adjacent_find(run.keys, std::greater_equal()) != run.keys.end()) reader.fail();
   return run;
 }
 

@@ -22,6 +22,7 @@ struct KeyRun {
   std::string_view text(std::size_t i) const;
   void append(std::uint64_t key, std::uint32_t count, const std::string_view* text);
   void write(ByteWriter& writer) const;
+  /// Throws DataError where what was written is truncated or damaged.
   static KeyRun read(ByteReader& reader);
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <cmath>
 #include <map>
 #include <set>
 #include <utility>
@@ -46,23 +48,31 @@ auto value_of(const Names& names, const std::string& name, const std::string& wh
       "{}: `{}` is unknown here; it was written by another version, prepare the data again", where, name));
 }
 
-/// The columns that a header names, with their types; others are skipped. Throws for one that is missing or
-/// double.
-std::vector<RawColumn> columns_under(std::string_view header, const RawLayout& layout, const Types& types,
-                                     const std::string& file) {
+/// All columns, with the types of those that are used; the others are skipped. Throws `Refusal` naming
+/// `where` for one that is missing or double.
+template <class Refusal>
+std::vector<RawColumn> typed_columns(const std::vector<std::string>& names, const Types& types,
+                                     const std::string& where) {
   std::vector<RawColumn> columns;
   std::set<std::string> seen;
-  for (std::string& name : split_line(header, layout.separator, layout.quotes, file + ":1")) {
+  for (const std::string& name : names) {
     if (!seen.insert(name).second)
-      throw DataError(format("{}:1: two columns are called `{}`; rename one", file, name));
+      throw Refusal(
+          format("{}, column {}: two columns are called `{}`; rename one", where, columns.size() + 1, name));
     const auto found = types.find(name);
-    columns.push_back({std::move(name), found == types.end() ? CellType::kSkip : found->second});
+    columns.push_back({name, found == types.end() ? CellType::kSkip : found->second});
   }
-  const std::vector<std::string> names(seen.begin(), seen.end());
   for (const auto& [name, type] : types)
     if (seen.count(name) == 0)
-      throw DataError(format("{}:1: no column `{}` in the header{}", file, name, suggestion(name, names)));
+      throw Refusal(format("{}: no column `{}` is named there{}", where, name, suggestion(name, names)));
   return columns;
+}
+
+/// The same for the columns that a header line names.
+std::vector<RawColumn> columns_under(std::string_view header, const RawLayout& layout, const Types& types,
+                                     const std::string& file) {
+  const std::string where = file + ":1";
+  return typed_columns<DataError>(split_line(header, layout.separator, layout.quotes, where), types, where);
 }
 
 std::size_t column_of(const RawLayout& layout, std::string_view name) {
@@ -264,8 +274,11 @@ RawLayout csv_layout(const std::filesystem::path& schema, bool bars, std::string
   const auto refuse = [&](std::string_view key, const std::string& what) {
     throw ConfigError(format("{}: {}", config.where(key), what));
   };
-  if (said.separator.size() != 1 || said.separator == "\n" || said.separator == "\"")
-    refuse("separator", "the separator must be one character, such as \",\" or \"\\t\"");
+  if (said.separator.size() != 1 || std::isalnum(static_cast<unsigned char>(said.separator[0])) != 0 ||
+      std::string_view("\n\r\"+-.").find(said.separator) != std::string_view::npos)
+    refuse("separator",
+           "the separator must be one character that values do not have, such as \",\" or \"\\t\"");
+  if (!std::isfinite(said.label_at_least)) refuse("label_at_least", "a finite number is needed");
   if (said.label.empty()) refuse("label", "name the column of the label: label = \"...\"");
   RawLayout layout{
       .source = "csv", .separator = said.separator[0], .header = said.header, .quotes = said.quotes};
@@ -281,15 +294,10 @@ RawLayout csv_layout(const std::filesystem::path& schema, bool bars, std::string
   add("numeric", said.numeric, CellType::kNumber);
   if (types.size() - said.numeric.size() == 1 && !(bars && !said.numeric.empty()))
     refuse("categorical", "no columns of ids; name some in categorical, integer or hex");
-  std::string line(header);
-  if (!said.header) {
-    if (said.columns.empty())
-      refuse("columns", "without a header, name all columns: columns = [\"...\", ...]");
-    line = join(said.columns, said.separator);
-    layout.quotes = false;
-  }
-  layout.columns = columns_under(line, layout, types, said.header ? file : config.name());
-  layout.quotes = said.quotes;
+  if (!said.header && said.columns.empty())
+    refuse("columns", "without a header, name all columns: columns = [\"...\", ...]");
+  layout.columns = said.header ? columns_under(header, layout, types, file)
+                               : typed_columns<ConfigError>(said.columns, types, config.where("columns"));
   add_numbers(layout, said.numeric, bars);
   for (const RawColumn& column : layout.columns)
     if (column.type == CellType::kText || column.type == CellType::kInteger || column.type == CellType::kHex)

@@ -63,8 +63,8 @@ struct RawLayout {
   bool header = false;
   bool quotes = false;  ///< cells may stand in double quotes
   std::vector<RawColumn> columns = {};
-  std::optional<double> label_at_least =
-      {};  ///< the label is 1 from this value on; without it the cell is 0 or 1
+  /// The label is 1 from this value on; without it the cell is 0 or 1.
+  std::optional<double> label_at_least = {};
   std::vector<FieldLayout> fields = {};
   std::vector<NumericLayout> numerics = {};
 
@@ -88,7 +88,8 @@ RawLayout avazu_layout(bool bars, std::string_view header, const std::string& fi
 RawLayout movielens_layout(std::string_view header, const std::string& file);
 
 /// Any table, as its schema file (docs/formats.md) says; `header` is the first line of `file`, which is only
-/// looked at where the schema says that there is a header. Throws ConfigError naming the line of the schema.
+/// looked at where the schema says that there is a header. Throws ConfigError naming the line of the schema,
+/// DataError naming the file whose header does not fit.
 RawLayout csv_layout(const std::filesystem::path& schema, bool bars, std::string_view header,
                      const std::string& file);
 

@@ -101,7 +101,7 @@ std::int64_t derived(Derivation derivation, std::int64_t value) {
     case Derivation::kUnixHour:
       return (value % 86400 + 86400) % 86400 / 3600;
     case Derivation::kUnixWeekday:
-      return weekday_of((value - (value % 86400 + 86400) % 86400) / 86400);
+      return weekday_of(value / 86400 - (value % 86400 < 0));
     default:
       return value;
   }
@@ -188,15 +188,15 @@ namespace {
 struct Cursor {
   const RawLayout& layout;
   const std::string& file;
-  std::int64_t line = 0;  ///< 0 where `file` names the row already
+  std::int64_t line = 0;
   std::size_t row = 0, column = 0;
+  const RowPlace* given = nullptr;  ///< where the row is not a line of `file`
 
-  std::string place() const {
-    return line > 0 ? format("{}:{}, column {}", file, line, column + 1)
-                    : format("{}, column {}", file, column + 1);
-  }
+  std::string place() const { return format("{}:{}, column {}", file, line, column + 1); }
   [[noreturn]] void fail(std::string_view cell, const char* needed) const {
-    throw DataError(format("{} ({}): `{}` {}", place(), layout.columns[column].name, shown(cell), needed));
+    const std::string where = given != nullptr ? given->of(layout, column)
+                                               : format("{} ({})", place(), layout.columns[column].name);
+    throw DataError(format("{}: `{}` {}", where, shown(cell), needed));
   }
 };
 
@@ -270,10 +270,16 @@ std::string_view take_quoted(std::string_view line, std::size_t& position, const
 
 }  // namespace
 
-void parse_cells(const RawLayout& layout, const std::vector<std::string>& cells, const std::string& where,
+std::string RowPlace::of(const RawLayout& layout, std::size_t column) const {
+  const std::string& name = layout.columns.at(column).name;
+  return columns.at(column) > 0 ? format("{}, column {} ({})", where, columns[column], name)
+                                : format("{}, column `{}`", where, name);
+}
+
+void parse_cells(const RawLayout& layout, const std::vector<std::string>& cells, const RowPlace& place,
                  ParsedRows& rows) {
   rows.rows = 1;
-  for (Cursor at{layout, where, 0, 0, 0}; at.column < cells.size(); ++at.column)
+  for (Cursor at{layout, place.where, 0, 0, 0, &place}; at.column < cells.size(); ++at.column)
     if (layout.columns[at.column].type != CellType::kLabel) parse_cell(cells[at.column], at, rows);
 }
 

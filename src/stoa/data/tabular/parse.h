@@ -11,10 +11,10 @@
 
 namespace stoa {
 
-// The key of a categorical value: 64 bits that stand for it everywhere but in vocabularies' texts.
-//   kHex      the digits from the left, then their number, so that keys sort as the texts do; 0 for an empty
-//   cell kInteger  the number with its sign bit turned, so that keys sort as the numbers do kText     a hash
-//   of the text
+// The key of a categorical value, 64 bits, stands for it everywhere but in vocabularies' texts. That of kHex
+// is the digits from the left, then their number, so that keys sort as the texts do, and 0 for an empty cell;
+// that of kInteger is the number with its sign bit turned, so that keys sort as the numbers do; that of kText
+// is a hash of the text.
 
 std::uint64_t key_of_integer(std::int64_t value);
 std::uint64_t key_of_text(std::string_view text);
@@ -48,9 +48,19 @@ struct ParsedRows {
   std::vector<std::unique_ptr<std::string>> unquoted;  ///< what texts point to that stood in quotes
 };
 
+/// Where a row stands, for messages: its file and line, and the number there of each column of the layout,
+/// from 1; 0 for a column that has none, as in JSON.
+struct RowPlace {
+  std::string where;
+  std::vector<std::size_t> columns;
+
+  /// "clicks.csv:7, column 3 (hour)".
+  std::string of(const RawLayout& layout, std::size_t column) const;
+};
+
 /// Cells of one row, without separators and quotes, as row 0 of `rows`; the label's cell is not looked at.
-/// Throws DataError naming `where` and the column.
-void parse_cells(const RawLayout& layout, const std::vector<std::string>& cells, const std::string& where,
+/// Throws DataError naming place and column.
+void parse_cells(const RawLayout& layout, const std::vector<std::string>& cells, const RowPlace& place,
                  ParsedRows& rows);
 
 /// Parses lines. Thread-safe.

@@ -69,6 +69,7 @@ std::optional<ChunkCounts> read_chunk_counts(const fs::path& file, std::size_t n
       counts.ranges.push_back({low, reader.number<double>()});
     }
     for (std::size_t i = 0; i < fields; ++i) counts.values.push_back(KeyRun::read(reader));
+    if (reader.left() > 0) return std::nullopt;
     return counts;
   } catch (const DataError&) {
     return std::nullopt;
@@ -144,12 +145,13 @@ class ChunkEncoder {
   }
 
   SplitColumns encode(const TextChunk& chunk) {
-    parse_chunk(input_, chunk, [&](ParsedRows& rows, std::int64_t first_row) { add(rows, first_row); });
+    parse_chunk(input_, chunk,
+                [&](ParsedRows& rows, std::int64_t first_row) { add(chunk, rows, first_row); });
     return std::move(columns_);
   }
 
  private:
-  void add(const ParsedRows& rows, std::int64_t first_row) {
+  void add(const TextChunk& chunk, const ParsedRows& rows, std::int64_t first_row) {
     const RawLayout& layout = input_.layout;
     for (auto& places : places_) places.clear();
     for (std::size_t i = 0; i < rows.rows; ++i)
@@ -162,10 +164,17 @@ class ChunkEncoder {
         for (const std::size_t i : places_[s]) columns_[s].ids[f].push_back(ids_[i]);
     }
     for (std::size_t m = 0; m < layout.numerics.size(); ++m) {
-      const auto& numbers = rows.numbers[layout.numerics[m].column];
+      const std::size_t column = layout.numerics[m].column;
       for (std::size_t s = 0; s < columns_.size(); ++s)
-        for (const std::size_t i : places_[s])
-          columns_[s].numerics[m].push_back(encoding_.ranges[m].scaled(numbers[i]));
+        for (const std::size_t i : places_[s]) {
+          const float scaled = encoding_.ranges[m].scaled(rows.numbers[column][i]);
+          if (!std::isfinite(scaled))
+            throw DataError(
+                format("{}:{}, column {} ({}): {}", input_.files[chunk.file].string(),
+                       chunk.first_line + first_row - chunk.first_row + static_cast<std::int64_t>(i),
+                       column + 1, layout.columns[column].name, kBeyondScale));
+          columns_[s].numerics[m].push_back(scaled);
+        }
     }
     for (std::size_t s = 0; s < columns_.size(); ++s)
       for (const std::size_t i : places_[s]) columns_[s].labels.push_back(rows.labels[i]);

@@ -22,6 +22,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* kLockFile = ".lock";
 constexpr const char* kCommandFile = "command.json";
 constexpr const char* kFirstPassFile = "first-pass.json";  // written once the vocabularies are there
 
@@ -62,10 +63,17 @@ Settings settle(const PrepareOptions& options) {
 Json input_entry(const fs::path& file) {
   std::error_code error;
   const auto changed = fs::last_write_time(file, error).time_since_epoch();
+  if (!error && !fs::is_regular_file(file))
+    throw IoError(format("cannot read {}: it is read twice, so a regular file is needed", file.string()));
   if (error) throw IoError(format("cannot read {}: {}", file.string(), error.message()));
   return {{"file", fs::weakly_canonical(file).string()},
-          {"bytes", fs::is_directory(file) ? 0 : fs::file_size(file)},
+          {"bytes", fs::file_size(file)},
           {"changed", std::chrono::duration_cast<std::chrono::nanoseconds>(changed).count()}};
+}
+
+/// JSON as it comes back from a file, where names that are not UTF-8 are changed: to be compared with such.
+Json as_read_back(const Json& json) {
+  return Json::parse(json_text(json));
 }
 
 class Preparation {
@@ -84,8 +92,10 @@ class Preparation {
                        options_.out};
     read_layout(input);
     command_ = command(input);
+    if (fs::exists(options_.out) && !fs::is_directory(options_.out))
+      throw ConfigError(format("--out {}: it is a file; name a folder", options_.out.string()));
     fs::create_directories(options_.out);
-    const FileLock lock(options_.out / ".lock");
+    const FileLock lock(options_.out / kLockFile);
     if (claim_folder()) return PreparedFolder::open(options_.out);
     if (input.split.needs_total()) input.split.set_total(count_rows(input));
     const TabularEncoding encoding = first_pass(input);
@@ -110,9 +120,11 @@ class Preparation {
       throw ConfigError(format("--vocabulary {}: {} has a vocabulary of kind {}",
                                vocabulary_kind_name(*options_.vocabulary), before_->folder.string(),
                                vocabulary_kind_name(encoding.kind)));
+    if (options_.min_count && encoding.kind != VocabularyKind::kThreshold)
+      throw ConfigError(format("--min-count is for a vocabulary by threshold; that of {} is of kind {}",
+                               before_->folder.string(), vocabulary_kind_name(encoding.kind)));
     settings_.kind = encoding.kind;
-    if (encoding.kind == VocabularyKind::kThreshold)
-      settings_.min_count = options_.min_count.value_or(encoding.min_count);
+    settings_.min_count = options_.min_count.value_or(encoding.min_count);
   }
 
   void read_layout(PrepareInput& input) {
@@ -132,7 +144,7 @@ class Preparation {
     if (options_.source == "csv")
       input.layout = csv_layout(options_.table_schema, options_.bars, header, first);
     if (input.layout.header) input.header = header;
-    if (before_ && before_->encoding.layout.to_json() != input.layout.to_json())
+    if (before_ && as_read_back(before_->encoding.layout.to_json()) != as_read_back(input.layout.to_json()))
       throw ConfigError(format(
           "{}: its columns or preprocessing differ from this data's; a vocabulary grows only with data "
           "of the same form",
@@ -142,7 +154,7 @@ class Preparation {
   Json input_entries() const {
     Json inputs = Json::array();
     for (const fs::path& file : read_files_) inputs.push_back(input_entry(file));
-    return inputs;
+    return as_read_back(inputs);
   }
 
   Json command(const PrepareInput& input) const {
@@ -156,13 +168,15 @@ class Preparation {
             {"seed", options_.seed},
             {"grown_from", before_ ? before_->vocabulary_hash : ""},
             {"chunk_bytes", options_.chunk_bytes},
-            {"layout", Json::parse(json_text(input.layout.to_json()))}};
+            {"layout", as_read_back(input.layout.to_json())}};
   }
 
   /// True where the folder already holds what is wanted. Otherwise it is ready to be written or written on.
   bool claim_folder() const {
-    const fs::path out = options_.out, schema = out / kSchemaFile, begun = work() / kCommandFile;
-    if (options_.overwrite) remove_prepared();
+    const fs::path& out = options_.out;
+    const fs::path schema = out / kSchemaFile, begun = work() / kCommandFile;
+    const auto is_ours = [&] { return fs::exists(begun) && read_json(begun) == command_; };
+    if (options_.overwrite && (fs::exists(schema) || !is_ours())) remove_prepared();
     if (fs::exists(schema)) {
       if (PreparedFolder::open(out).command != command_)
         throw ConfigError(
@@ -170,26 +184,28 @@ class Preparation {
                    "replace them with --overwrite",
                    out.string()));
       fs::remove_all(work());
-      log_info(format("{}: these data are prepared already", out.string()));
+      log_info(format("{}: these data are prepared already; --overwrite prepares them anew", out.string()));
       return true;
     }
-    if (fs::exists(begun)) {
-      if (read_json(begun) != command_)
-        throw ConfigError(
-            format("{} holds an unfinished preparation of other options or files; finish it with its own "
-                   "command, or remove it with --overwrite",
-                   out.string()));
+    if (!fs::exists(begun)) {
+      for (const auto& entry : fs::directory_iterator(out))
+        if (entry.path().filename() != kLockFile && entry.path().filename() != kWorkFolder)
+          throw ConfigError(format(
+              "{} is not empty ({}); choose a new folder{}", out.string(), entry.path().filename().string(),
+              fs::exists(work()) ? ", or remove half-removed data with --overwrite" : ""));
+      fs::remove_all(work());  // of a preparation that was being removed: nothing in it may be used
+      fs::create_directories(work());
+      write_file_atomically(begun, json_text(command_, 1) + "\n");
+    } else if (is_ours()) {
       log_info(format("{}: going on with what is there", out.string()));
     } else {
-      for (const auto& entry : fs::directory_iterator(out))
-        if (entry.path().filename() != ".lock" && entry.path().filename() != kWorkFolder)
-          throw ConfigError(format("{} is not empty ({}); choose a new folder", out.string(),
-                                   entry.path().filename().string()));
+      throw ConfigError(
+          format("{} holds an unfinished preparation of other options or files; finish it with its own "
+                 "command, or remove it with --overwrite",
+                 out.string()));
     }
-    fs::create_directories(work());
     fs::create_directories(out / "data");
     for (const fs::path& folder : {out, work(), out / "data"}) remove_temporaries(folder);
-    if (!fs::exists(begun)) write_file_atomically(begun, json_text(command_, 1) + "\n");
     return false;
   }
 
@@ -202,16 +218,18 @@ class Preparation {
     for (const fs::path& file : left) fs::remove(file);
   }
 
-  void remove_prepared()
-      const {  // only what preparation writes; the schema first, so that no half is taken for data
-    if (!fs::exists(options_.out / kSchemaFile) && !fs::exists(work())) return;
+  /// Only what preparation writes. First what says that there are data, or that something can be gone on
+  /// with, so that a kill leaves a folder that is neither.
+  void remove_prepared() const {
+    const fs::path& out = options_.out;
+    if (!fs::exists(out / kSchemaFile) && !fs::exists(work())) return;
     fs::create_directories(work());
-    fs::remove(options_.out / kSchemaFile);
-    std::vector<fs::path> files = {options_.out / kCountsFile, options_.out / kJoinsFile,
-                                   options_.out / "data"};
-    for (const auto& entry : fs::directory_iterator(options_.out))
+    std::vector<fs::path> files = {out / kSchemaFile, work() / kCommandFile, out / kCountsFile,
+                                   out / kJoinsFile, out / "data"};
+    for (const auto& entry : fs::directory_iterator(out))
       if (entry.path().filename().string().starts_with("vocabulary-")) files.push_back(entry.path());
     for (const fs::path& file : files) fs::remove_all(file);
+    remove_temporaries(out);
     fs::remove_all(work());
   }
 

@@ -23,7 +23,7 @@ struct PrepareOptions {
   std::string split = {};  ///< "random", "seq" or shares such as "8:1:1"; by the source if empty
   std::uint64_t seed = 0;  ///< of split and hash
   std::filesystem::path vocabulary_of = {};          ///< prepared data whose vocabulary is taken and grown
-  bool overwrite = false;                            ///< remove other prepared data in `out` first
+  bool overwrite = false;                            ///< remove prepared data in `out` first
   std::int64_t chunk_bytes = std::int64_t{1} << 25;  ///< text that one part is made of
 };
 

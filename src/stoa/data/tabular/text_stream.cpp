@@ -125,6 +125,9 @@ class ZstdSource final : public PackedSource {
  public:
   explicit ZstdSource(const fs::path& file) : PackedSource(file), stream_(ZSTD_createDStream()) {
     if (stream_ == nullptr) throw IoError("cannot start zstd: out of memory");
+    // what --long=31 packs asks for more memory than is given unasked
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax,
+                           ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
   }
 
   std::size_t read(char* to, std::size_t count) override {
@@ -177,6 +180,11 @@ std::unique_ptr<ByteSource> open_byte_source(const fs::path& file) {
   return std::make_unique<PlainSource>(file);
 }
 
+std::string_view without_byte_order_mark(std::string_view text) {
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  return text;
+}
+
 std::string first_line(const fs::path& file) {
   const auto source = open_byte_source(file);
   std::string text;
@@ -187,9 +195,7 @@ std::string first_line(const fs::path& file) {
     if (text.size() == before) break;
   }
   std::string_view line(text);
-  line = without_carriage_return(line.substr(0, line.find('\n')));
-  if (line.starts_with(kByteOrderMark)) line.remove_prefix(kByteOrderMark.size());
-  return std::string(line);
+  return std::string(without_byte_order_mark(without_carriage_return(line.substr(0, line.find('\n')))));
 }
 
 TextStream::TextStream(std::vector<fs::path> files, std::string header, std::size_t chunk_bytes)
@@ -247,12 +253,12 @@ bool TextStream::next(TextChunk& chunk) {
       ++file_;
       continue;
     }
+    if (first) chunk.text = without_byte_order_mark(chunk.text);
     const std::int64_t lines = count_lines(chunk.text);
     chunk.file = file_;
     chunk.first_line = line_;
     chunk.rows = lines;
     line_ += lines;
-    if (first && chunk.text.starts_with(kByteOrderMark)) chunk.text.remove_prefix(kByteOrderMark.size());
     if (first && !header_.empty()) {
       const std::size_t end = std::min(chunk.text.find('\n'), chunk.text.size());
       if (without_carriage_return(chunk.text.substr(0, end)) != header_)

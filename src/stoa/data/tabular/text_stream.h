@@ -23,6 +23,9 @@ class ByteSource {
 };
 std::unique_ptr<ByteSource> open_byte_source(const std::filesystem::path& file);
 
+/// Text without the byte order mark that it may begin with.
+std::string_view without_byte_order_mark(std::string_view text);
+
 /// The first line of a file without its end and without a byte order mark; empty where the file is.
 std::string first_line(const std::filesystem::path& file);
 
@@ -46,7 +49,7 @@ class TextStream {
   TextStream(std::vector<std::filesystem::path> files, std::string header, std::size_t chunk_bytes);
 
   /// The next chunk; false at the end. Thread-safe. `chunk`'s memory is used again. Throws DataError for a
-  /// line longer than 16 MiB, a header that differs, an empty line in the middle.
+  /// line longer than 16 MiB or a header that differs.
   bool next(TextChunk& chunk);
   /// Rows handed out so far.
   std::int64_t rows() const;
