@@ -49,6 +49,22 @@ TEST_F(Export, KeepsWeightsAloneAndSaysWhatItCosts) {
   EXPECT_LT(size("int8"), size("fp16"));
 }
 
+TEST_F(Export, ScoresRowsOfTheStandardInputAndTellsItsLatency) {
+  const auto answered = RunningProgram({"sh", "-c",
+                                        "echo '{\"ids\": [1, 2, 3, 4, 5, 6, 7, 8]}' | exec " STOA_PROGRAM
+                                        " predict run - --latency 1,1000 --checkpoint last"},
+                                       dir_.path())
+                            .wait();
+  ASSERT_EQ(answered.exit_code, 0) << answered.errors;
+  EXPECT_GT(std::stod(answered.output), 0);
+  STOA_EXPECT_CONTAINS(answered.output, "p99 (ms)");
+  const auto timed = stoa({"predict", "run", "--latency", "1,1000", "--json"}, dir_.path());
+  const Json latency = Json::parse(timed.output)["latency"];
+  ASSERT_EQ(latency.size(), 2U);
+  EXPECT_EQ(latency[1]["samples"], 1000);
+  for (const auto& line : latency) EXPECT_LE(line["p50_ms"].get<double>(), line["p99_ms"].get<double>());
+}
+
 TEST_F(Export, AnswersForRowsAndCannotBeTrained) {
   ASSERT_EQ(
       stoa({"export", "run", "--out", "out", "--tables", "int8", "--no-measure"}, dir_.path()).exit_code, 0);

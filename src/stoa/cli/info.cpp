@@ -23,8 +23,8 @@ struct InfoArguments {
   std::string source;
   std::vector<std::string> set;
   std::int64_t scale_from = 0;  // batch that the recipe's settings are for; 0: no scaling is asked for
-  std::int64_t batch = 0;
-  std::string rule = "cowclip";
+  std::int64_t batch = 0;       // 0: the recipe's
+  std::string rule;             // empty: cowclip
 };
 
 using Rows = std::vector<std::vector<std::string>>;
@@ -178,9 +178,10 @@ void scale_settings(const Program& program, const InfoArguments& arguments) {
   const std::int64_t batch = arguments.batch > 0 ? arguments.batch : recipe.train.batch_size;
   const optim::BatchSettings base{arguments.scale_from, all["embedding"]["lr"], recipe.optimizer.lr,
                                   all["embedding"]["l2"]};
-  const auto rule = optim::scaling_rule(arguments.rule);
+  const std::string name = arguments.rule.empty() ? "cowclip" : arguments.rule;
+  const auto rule = optim::scaling_rule(name);
   const auto scaled = optim::scale_batch(base, batch, rule);
-  const Json json = {{"name", arguments.source},    {"rule", arguments.rule},
+  const Json json = {{"name", arguments.source},    {"rule", name},
                      {"batch", scaled.batch},       {"embedding_lr", scaled.embedding_lr},
                      {"dense_lr", scaled.dense_lr}, {"l2", scaled.l2}};
   print_result(program, json, optim::scaling_text(base, batch, rule));
@@ -200,8 +201,15 @@ void list_systems(const Program& program) {
 void info_command(const Program& program, const InfoArguments& arguments) {
   if (arguments.source.empty() && !arguments.set.empty())
     throw ConfigError("--set changes a recipe; name one: stoa info RECIPE --set KEY=VALUE");
+  const bool scaling = arguments.scale_from != 0;
+  if (!scaling && (arguments.batch != 0 || !arguments.rule.empty()))
+    throw ConfigError(
+        "--batch and --rule go with --scale-from, the batch that the recipe's settings are for");
+  if (scaling && arguments.source.empty())
+    throw ConfigError(
+        "--scale-from changes a recipe's settings; name one: stoa info RECIPE --scale-from 1024");
   if (arguments.source.empty()) return list_systems(program);
-  if (arguments.scale_from != 0) return scale_settings(program, arguments);
+  if (scaling) return scale_settings(program, arguments);
   describe_source(program, arguments);
 }
 

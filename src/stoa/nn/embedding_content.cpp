@@ -1,4 +1,4 @@
-// What embedding tables hold: how it begins, how it is read, stored, replaced and made larger.
+// What embedding tables hold: how it begins, how it is read, replaced and made larger.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -7,12 +7,10 @@
 #include <limits>
 #include <mutex>
 #include <numbers>
-#include <set>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/base/random.h"
-#include "stoa/nn/embedding_serving.h"
 #include "stoa/nn/embedding_state.h"
 #include "stoa/nn/table_memory.h"
 #include "stoa/tensor/shape.h"
@@ -20,10 +18,6 @@
 namespace stoa::nn {
 
 namespace {
-
-constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
-/// Neighbouring rows that are worth a thread; sums over tables are taken by blocks of this size.
-constexpr std::int64_t kBlock = 4096;
 
 ops::MissedSteps missed_steps(AbsentRows absent) {
   switch (absent) {
@@ -34,22 +28,6 @@ ops::MissedSteps missed_steps(AbsentRows absent) {
     default:
       return ops::MissedSteps::kExact;
   }
-}
-
-ops::RowRule rule_for(const EmbeddingOptions& options) {
-  ops::RowRule rule;
-  rule.format.dim = options.dim;
-  rule.pull = static_cast<float>(2 * options.l2);
-  rule.beta1 = static_cast<float>(options.betas[0]);
-  rule.fresh1 = static_cast<float>(1 - options.betas[0]);
-  rule.beta2 = static_cast<float>(options.betas[1]);
-  rule.fresh2 = static_cast<float>(1 - options.betas[1]);
-  rule.eps = static_cast<float>(options.eps);
-  rule.missed = missed_steps(options.absent);
-  // without L2 strides would cut off what a touch's momentum still has to give: 0.9^150 is rounding
-  constexpr std::int64_t kExact = 24, kExactWithoutL2 = 150;
-  rule.exact = options.l2 > 0 ? kExact : kExactWithoutL2;
-  return rule;
 }
 
 const EmbeddingOptions& validated(const EmbeddingOptions& options) {
@@ -70,52 +48,6 @@ void draw_row(float* row, std::int64_t dim, double std, RandomStream random) {
     row[i] = static_cast<float>(radius * std::cos(angle));
     if (i + 1 < dim) row[i + 1] = static_cast<float>(radius * std::sin(angle));
   }
-}
-
-constexpr const char* kStepsName = "tables.steps";
-constexpr const char* kUpdateName = "tables.update";  // lr, l2, beta1, beta2, eps, mode of absent rows
-std::string rows_name(std::int64_t field) {
-  return format("tables.rows.{}", field);
-}
-
-/// Refuses a stored tensor that does not fit in `target`'s place; with `fewer`, less rows do.
-void check_stored(const std::map<std::string, at::Tensor>& stored, const std::string& name,
-                  const at::Tensor& target, bool fewer, const std::string& source) {
-  const auto found = stored.find(name);
-  const auto fail = [&](const std::string& fault) {
-    throw DataError(
-        format("{}: tensor `{}` {}; the file belongs to tables of other fields, vocabularies or widths",
-               source, name, fault));
-  };
-  if (found == stored.end()) fail("is missing");
-  const auto& tensor = found->second;
-  const bool fits = tensor.sizes() == target.sizes() ||
-                    (fewer && tensor.dim() == 2 && target.dim() == 2 && tensor.size(0) <= target.size(0) &&
-                     tensor.size(1) == target.size(1));
-  if (!fits)
-    fail(format("has shape {}, {}{} is needed", shape_text(tensor.sizes()), shape_text(target.sizes()),
-                fewer ? " with as many rows or fewer" : ""));
-  if (tensor.scalar_type() != target.scalar_type())
-    fail(format("is of type {}, {} is needed", at::toString(tensor.scalar_type()),
-                at::toString(target.scalar_type())));
-}
-
-/// Refuses rows that say they have had steps which have not been.
-void check_last_steps(const at::Tensor& rows, std::int64_t steps, const ops::RowFormat& format,
-                      const std::string& name, const std::string& source) {
-  const auto last = rows.contiguous().view(at::kInt).select(1, format.last_step());
-  const auto [least, most] = last.aminmax();
-  if (least.item<std::int64_t>() < 0 || most.item<std::int64_t>() > steps)
-    throw DataError(
-        stoa::format("{}: tensor `{}` has rows at steps {} to {}, but {} steps have been made; the file "
-                     "is damaged or of another program",
-                     source, name, least.item<std::int64_t>(), most.item<std::int64_t>(), steps));
-}
-
-/// Rows from `first` on count as brought up to `step`.
-void set_last_steps(const at::Tensor& table, std::int64_t first, std::int64_t step,
-                    const ops::RowFormat& format) {
-  table.view(at::kInt).select(1, format.last_step()).narrow(0, first, table.size(0) - first).fill_(step);
 }
 
 double square_sum(const float* numbers, std::int64_t count) {
@@ -140,34 +72,34 @@ void count_norm(NormHistogram& histogram, double norm) {
   ++histogram.rows[static_cast<std::size_t>(bin)];
 }
 
-at::Tensor update_tensor(const EmbeddingOptions& o) {
-  return at::tensor({o.lr, o.l2, o.betas[0], o.betas[1], o.eps, static_cast<double>(o.absent)}, at::kDouble);
-}
-
-/// Options that make the updates which stored rows have put off.
-EmbeddingOptions stored_update(const std::map<std::string, at::Tensor>& stored, EmbeddingOptions options,
-                               const std::string& source) {
-  check_stored(stored, kUpdateName, update_tensor(options), false, source);
-  const auto tensor = stored.at(kUpdateName).contiguous();
-  const auto* const numbers = tensor.const_data_ptr<double>();
-  options.lr = numbers[0];
-  options.l2 = numbers[1];
-  options.betas = {numbers[2], numbers[3]};
-  options.eps = numbers[4];
-  const double mode = numbers[5];
-  if (!(mode >= 0 && mode <= static_cast<double>(AbsentRows::kLazy)))
-    throw DataError(format("{}: tensor `{}` names mode {}, which there is not", source, kUpdateName, mode));
-  options.absent = static_cast<AbsentRows>(static_cast<int>(mode));
-  options.clip = RowClip::kNone;
-  try {
-    options.validate();
-  } catch (const ConfigError& error) {
-    throw DataError(format("{}: tensor `{}`: {}", source, kUpdateName, error.what()));
-  }
-  return options;
-}
-
 }  // namespace
+
+ops::RowRule rule_for(const EmbeddingOptions& options) {
+  ops::RowRule rule;
+  rule.format.dim = options.dim;
+  rule.pull = static_cast<float>(2 * options.l2);
+  rule.beta1 = static_cast<float>(options.betas[0]);
+  rule.fresh1 = static_cast<float>(1 - options.betas[0]);
+  rule.beta2 = static_cast<float>(options.betas[1]);
+  rule.fresh2 = static_cast<float>(1 - options.betas[1]);
+  rule.eps = static_cast<float>(options.eps);
+  rule.missed = missed_steps(options.absent);
+  // without L2 a touch's momentum is all there is: 0.9^150 is rounding
+  constexpr std::int64_t kExact = 24, kExactWithoutL2 = 150;
+  rule.exact = options.l2 > 0 ? kExact : kExactWithoutL2;
+  return rule;
+}
+
+void set_last_steps(const at::Tensor& table, std::int64_t first, std::int64_t step,
+                    const ops::RowFormat& format) {
+  table.view(at::kInt).select(1, format.last_step()).narrow(0, first, table.size(0) - first).fill_(step);
+}
+
+NormHistogram histogram_of(std::span<const float> norms) {
+  auto histogram = empty_histogram();
+  for (const float norm : norms) count_norm(histogram, norm);
+  return histogram;
+}
 
 AdamNumbers::AdamNumbers(double lr, double beta1, double beta2) : lr_(lr), beta1_(beta1), beta2_(beta2) {
   // below 2^-31 a power no longer shows in the rate
@@ -176,7 +108,10 @@ AdamNumbers::AdamNumbers(double lr, double beta1, double beta2) : lr_(lr), beta1
                      : static_cast<std::int64_t>(std::min(31 * std::log(2.0) / -std::log(beta), 1e9)) + 1;
   };
   settled_ = std::max(gone(beta1), gone(beta2));
-  for (int n = 0; n < 256; ++n) fine_.push_back(static_cast<float>(std::pow(beta2, n)));
+  for (int n = 0; n < 256; ++n) {
+    fine_.push_back(static_cast<float>(std::pow(beta2, n)));
+    fade_.push_back(static_cast<float>(std::pow(beta1, n)));
+  }
   rates_.push_back(0);
   extend(0);
 }
@@ -198,6 +133,7 @@ void AdamNumbers::set(ops::RowRule& rule) const {
   rule.rates = rates_.data();
   rule.last_rate = static_cast<std::int64_t>(rates_.size()) - 1;
   rule.fine = fine_.data();
+  rule.fade = fade_.data();
   rule.coarse = coarse_.data();
   rule.coarse_size = static_cast<std::int64_t>(coarse_.size());
 }
@@ -210,24 +146,34 @@ EmbeddingTables::State::State(std::vector<std::int64_t> field_sizes, EmbeddingOp
       numbers(options.lr, options.betas[0], options.betas[1]),
       rule(rule_for(options)),
       tables(sizes.size()),
-      data(sizes.size()) {
+      data(sizes.size()),
+      last_norms(empty_histogram()) {
   extend(0);
   for (std::int64_t field = 0; field < fields(); ++field) check_size(field, size(field));
-  for (std::int64_t field = 0; field < fields(); ++field) set_table(field, make_table(field, size(field), 0));
+  for (std::int64_t field = 0; field < fields(); ++field) set_table(field, make_table(size(field)));
 }
 
-at::Tensor EmbeddingTables::State::make_table(std::int64_t field, std::int64_t rows,
-                                              std::int64_t first) const {
+at::Tensor EmbeddingTables::State::make_table(std::int64_t rows) const {
+  return map_table(rows, rule.format.stride(), options.storage, options.absent != AbsentRows::kDense);
+}
+
+void EmbeddingTables::State::draw_rows(std::int64_t field, const at::Tensor& table,
+                                       std::int64_t first) const {
+  if (options.init_std == 0) return;
   const auto stride = rule.format.stride();
-  const auto table = map_table(rows, stride, options.storage, options.absent != AbsentRows::kDense);
+  const auto stream = static_cast<std::uint64_t>(options.same_rows ? 0 : field);
   float* const begin = table.mutable_data_ptr<float>();
-  at::parallel_for(first, rows, kBlock, [&](std::int64_t from, std::int64_t to) {
+  at::parallel_for(first, table.size(0), kBlock, [&](std::int64_t from, std::int64_t to) {
     for (auto id = from; id < to; ++id)
-      draw_row(
-          begin + id * stride, options.dim, options.init_std,
-          RandomStream(mix_seed({seed, static_cast<std::uint64_t>(field), static_cast<std::uint64_t>(id)})));
+      draw_row(begin + id * stride, options.dim, options.init_std,
+               RandomStream(mix_seed({seed, stream, static_cast<std::uint64_t>(id)})));
   });
-  return table;
+}
+
+void EmbeddingTables::State::draw() {
+  if (std::exchange(drawn, true)) return;
+  for (std::int64_t field = 0; field < fields(); ++field)
+    draw_rows(field, tables[static_cast<std::size_t>(field)], 0);
 }
 
 void EmbeddingTables::State::set_table(std::int64_t field, const at::Tensor& table) {
@@ -271,8 +217,18 @@ EmbeddingTables::EmbeddingTables(std::vector<std::int64_t> sizes, EmbeddingOptio
 
 EmbeddingTables::~EmbeddingTables() = default;
 
+void EmbeddingTables::draw() {
+  state_->draw();
+}
+
+EmbeddingTables::State& EmbeddingTables::drawn() const {
+  state_->draw();
+  return *state_;
+}
+
 void EmbeddingTables::flush() {
-  state_->advance_all(state_->steps);
+  auto& s = drawn();
+  s.advance_all(s.steps);
 }
 
 std::int64_t EmbeddingTables::steps() const {
@@ -287,82 +243,12 @@ const EmbeddingOptions& EmbeddingTables::options() const {
   return state_->options;
 }
 
-std::map<std::string, at::Tensor> EmbeddingTables::state() const {
-  if (!state_->served.empty()) return served_state(state_->served);
-  std::map<std::string, at::Tensor> result;
-  for (std::int64_t field = 0; field < state_->fields(); ++field)
-    result[rows_name(field)] = state_->tables[static_cast<std::size_t>(field)];
-  result[kStepsName] = at::full({1}, state_->steps, at::kLong);
-  result[kUpdateName] = update_tensor(state_->options);
-  return result;
-}
-
-std::int64_t EmbeddingTables::State::check_state(const std::map<std::string, at::Tensor>& stored, bool fewer,
-                                                 const std::string& source) const {
-  check_stored(stored, kStepsName, at::empty({1}, at::kLong), false, source);
-  const auto made = stored.at(kStepsName).item<std::int64_t>();
-  if (made < 0 || made >= kMost)
-    throw DataError(
-        format("{}: tensor `{}` is {}; a step count from 0 to 2^31 - 2 is needed", source, kStepsName, made));
-  for (std::int64_t field = 0; field < fields(); ++field) {
-    const auto name = rows_name(field);
-    check_stored(stored, name, tables[static_cast<std::size_t>(field)], fewer, source);
-    check_last_steps(stored.at(name), made, rule.format, name, source);
-  }
-  stored_update(stored, options, source);
-  std::set<std::string> names = {kStepsName, kUpdateName};
-  for (std::int64_t field = 0; field < fields(); ++field) names.insert(rows_name(field));
-  for (const auto& item : stored)
-    if (names.count(item.first) == 0)
-      throw DataError(
-          format("{}: tensor `{}` has no place in these embedding tables; the file belongs to other tables",
-                 source, item.first));
-  return made;
-}
-
-void EmbeddingTables::load(const std::map<std::string, at::Tensor>& stored, const std::string& source) {
-  auto& s = *state_;
-  if (is_served(stored)) return s.load_served(stored, source);
-  const auto made = s.check_state(stored, false, source);
-  at::NoGradGuard no_grad;
-  for (std::int64_t field = 0; field < s.fields(); ++field)
-    s.tables[static_cast<std::size_t>(field)].copy_(stored.at(rows_name(field)));
-  s.steps = made;
-  s.extend(made);
-  s.clear_gradients();
-}
-
-void EmbeddingTables::start_from(const std::map<std::string, at::Tensor>& stored, const std::string& source) {
-  auto& s = *state_;
-  const auto made = s.check_state(stored, true, source);
-  const auto width = s.rule.format.width();
-  at::NoGradGuard no_grad;
-  // what the stored rows have put off is done as their training would have done it
-  const auto theirs = stored_update(stored, s.options, source);
-  auto rule = rule_for(theirs);
-  AdamNumbers numbers(theirs.lr, theirs.betas[0], theirs.betas[1]);
-  numbers.extend(made);
-  numbers.set(rule);
-  for (std::int64_t field = 0; field < s.fields(); ++field) {
-    const auto& table = s.tables[static_cast<std::size_t>(field)];
-    const auto& rows = stored.at(rows_name(field));
-    table.narrow(0, 0, rows.size(0)).copy_(rows);
-    at::parallel_for(0, rows.size(0), kBlock, [&](std::int64_t begin, std::int64_t end) {
-      ops::table_row_kernels().advance_range(s.row(field, begin), end - begin, made, rule);
-    });
-    table.narrow(1, width, 2 * width).zero_();
-    set_last_steps(table, 0, 0, s.rule.format);
-  }
-  s.steps = 0;
-  s.clear_gradients();
-}
-
 at::Tensor EmbeddingTables::embeddings(std::int64_t field) {
-  return state_->read_field(field).first;
+  return drawn().read_field(field).first;
 }
 
 at::Tensor EmbeddingTables::linear(std::int64_t field) {
-  return state_->read_field(field).second;
+  return drawn().read_field(field).second;
 }
 
 std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::read_field(std::int64_t field) const {
@@ -380,7 +266,7 @@ std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::read_field(std::int64_
 
 void EmbeddingTables::set_weights(std::int64_t field, const at::Tensor& embeddings,
                                   const at::Tensor& linear) {
-  auto& s = *state_;
+  auto& s = drawn();
   s.require_trainable();
   const auto width = s.rule.format.width();
   check_shape(embeddings, {s.size(field), s.options.dim}, format("embeddings of field {}", field));
@@ -394,7 +280,7 @@ void EmbeddingTables::set_weights(std::int64_t field, const at::Tensor& embeddin
 }
 
 void EmbeddingTables::grow(const std::vector<std::int64_t>& sizes) {
-  auto& s = *state_;
+  auto& s = drawn();
   s.require_trainable();
   if (sizes.size() != s.sizes.size())
     throw DataError(
@@ -413,7 +299,8 @@ void EmbeddingTables::grow(const std::vector<std::int64_t>& sizes) {
   for (std::int64_t field = 0; field < s.fields(); ++field) {
     const auto before = s.size(field), after = sizes[static_cast<std::size_t>(field)];
     if (after == before) continue;
-    const auto table = s.make_table(field, after, before);
+    const auto table = s.make_table(after);
+    s.draw_rows(field, table, before);
     table.narrow(0, 0, before).copy_(s.tables[static_cast<std::size_t>(field)]);
     set_last_steps(table, before, s.steps, s.rule.format);
     s.set_table(field, table);
@@ -423,20 +310,25 @@ void EmbeddingTables::grow(const std::vector<std::int64_t>& sizes) {
 void EmbeddingTables::State::for_all_rows(
     std::int64_t field,
     const std::function<void(std::int64_t block, const float* rows, std::int64_t count)>& f) const {
-  require_trainable();
   const auto width = rule.format.width(), blocks = (size(field) + kBlock - 1) / kBlock;
   at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> rows(static_cast<std::size_t>(kBlock * width));
     for (auto block = first; block < last; ++block) {
       const auto begin = block * kBlock, end = std::min(size(field), begin + kBlock);
-      read(field, begin, end, {rows.data(), width, rows.data() + options.dim, width});
-      f(block, rows.data(), end - begin);
+      if (served.empty()) {
+        read(field, begin, end, {rows.data(), width, rows.data() + options.dim, width});
+        f(block, rows.data(), end - begin);
+      } else {
+        const auto [embeddings, linear] = served.read(field, at::arange(begin, end));
+        const auto both = at::cat({embeddings, linear.unsqueeze(1)}, 1);
+        f(block, both.const_data_ptr<float>(), end - begin);
+      }
     }
   });
 }
 
 double EmbeddingTables::penalty() {
-  const auto& s = *state_;
+  const auto& s = drawn();
   double sum = 0;
   for (std::int64_t field = 0; field < s.fields(); ++field) {
     std::vector<double> sums(static_cast<std::size_t>((s.size(field) + kBlock - 1) / kBlock));
@@ -449,7 +341,7 @@ double EmbeddingTables::penalty() {
 }
 
 NormHistogram EmbeddingTables::weight_norms(std::int64_t field) {
-  const auto& s = *state_;
+  const auto& s = drawn();
   auto result = empty_histogram();
   std::mutex mutex;
   s.for_all_rows(field, [&](std::int64_t, const float* rows, std::int64_t count) {
@@ -462,10 +354,8 @@ NormHistogram EmbeddingTables::weight_norms(std::int64_t field) {
   return result;
 }
 
-NormHistogram EmbeddingTables::gradient_norms() const {
-  auto result = empty_histogram();
-  for (const float norm : state_->last_norms) count_norm(result, norm);
-  return result;
+const NormHistogram& EmbeddingTables::gradient_norms() const {
+  return state_->last_norms;
 }
 
 }  // namespace stoa::nn

@@ -15,6 +15,8 @@ void EmbeddingOptions::visit(FieldVisitor& v) {
   v.field("eps", eps,
           "added to the root of the second moment, outside the bias correction (Keras' form of Adam)");
   v.field("init_std", init_std, "standard deviation of new embeddings; linear weights start at 0");
+  v.field("same_rows", same_rows,
+          "row i of every field starts alike, as in the original program, where that is probably a mistake");
   v.choice(
       "absent", absent,
       {{"dense", AbsentRows::kDense},

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +21,19 @@
 
 namespace stoa::nn {
 
-/// Adam's rates by step and powers of beta2, as the kernels look them up (ops::RowRule).
+/// The most rows of a table, and steps.
+inline constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+/// Neighbouring rows that are worth a thread; sums over tables are taken by blocks of this size.
+inline constexpr std::int64_t kBlock = 4096;
+
+/// The update of the options, without its numbers by step.
+ops::RowRule rule_for(const EmbeddingOptions& options);
+/// Rows from `first` on count as brought up to `step`.
+void set_last_steps(const at::Tensor& table, std::int64_t first, std::int64_t step,
+                    const ops::RowFormat& format);
+NormHistogram histogram_of(std::span<const float> norms);
+
+/// Adam's rates by step and powers of its betas, as the kernels look them up (ops::RowRule).
 class AdamNumbers {
  public:
   AdamNumbers(double lr, double beta1, double beta2);
@@ -31,7 +45,7 @@ class AdamNumbers {
  private:
   double lr_, beta1_, beta2_;
   std::int64_t settled_;  ///< from this step on the rate is lr
-  std::vector<float> rates_, fine_, coarse_;
+  std::vector<float> rates_, fine_, coarse_, fade_;
 };
 
 /// Summed gradients of the rows that one batch, or several micro-batches, have touched.
@@ -67,8 +81,12 @@ struct EmbeddingTables::State {
   float* row(std::int64_t field, std::int64_t id) const {
     return data[static_cast<std::size_t>(field)] + id * rule.format.stride();
   }
-  /// A table for `field` with the rows' starting weights from row `first` on; those before are zeros.
-  at::Tensor make_table(std::int64_t field, std::int64_t rows, std::int64_t first) const;
+  /// A table of zeros.
+  at::Tensor make_table(std::int64_t rows) const;
+  /// Draws the starting weights of a field's new table from row `first` on.
+  void draw_rows(std::int64_t field, const at::Tensor& table, std::int64_t first) const;
+  /// Draws all starting weights, once.
+  void draw();
   /// Puts a table in a field's place.
   void set_table(std::int64_t field, const at::Tensor& table);
   /// Numbers for steps up to `step`, for all that reads rule.
@@ -86,6 +104,8 @@ struct EmbeddingTables::State {
   /// Checks a stored state, whose tables may with `fewer` have fewer rows, and returns its step count.
   std::int64_t check_state(const std::map<std::string, at::Tensor>& stored, bool fewer,
                            const std::string& source) const;
+  void check_vocabulary(const std::map<std::string, at::Tensor>& stored, bool grown,
+                        const std::string& source) const;
   /// The rows of checked ids: caught up and with gradients to come, or as they are read.
   std::pair<at::Tensor, at::Tensor> rows_for_training(const at::Tensor& ids);
   std::pair<at::Tensor, at::Tensor> rows_for_reading(const at::Tensor& ids) const;
@@ -104,11 +124,13 @@ struct EmbeddingTables::State {
   ops::RowRule rule;
   std::vector<at::Tensor> tables;  ///< by field: [size, stride]
   std::vector<float*> data;        ///< by field
+  bool drawn = false;              ///< the tables hold weights; until then zeros
+  std::string vocabulary, grown_from;
   std::int64_t steps = 0;
   std::vector<Lookup> lookups;
   std::optional<TouchedRows> touched;
-  std::vector<float> last_norms;  ///< of the last step's gradients
-  ServedTables served;            ///< in place of `tables`, which are then gone
+  NormHistogram last_norms;  ///< of the last step's gradients
+  ServedTables served;       ///< in place of `tables`, which are then gone
 
   /// Refuses what tables that are only read cannot do.
   void require_trainable() const;

@@ -231,10 +231,11 @@ std::vector<ops::RowLimit> EmbeddingTables::State::limits(const TouchedRows& row
 }
 
 EmbeddingRows EmbeddingTables::lookup(const at::Tensor& ids) {
+  auto& s = drawn();
   const auto values = ids.cpu();
-  ops::check_ids(values, state_->sizes);
+  ops::check_ids(values, s.sizes);
   const auto [embeddings, linear] =
-      at::GradMode::is_enabled() ? state_->rows_for_training(values) : state_->rows_for_reading(values);
+      at::GradMode::is_enabled() ? s.rows_for_training(values) : s.rows_for_reading(values);
   return {embeddings.to(ids.device()), linear.to(ids.device())};
 }
 
@@ -250,7 +251,7 @@ double EmbeddingTables::squared_gradient() const {
 }
 
 std::vector<std::pair<std::string, double>> EmbeddingTables::step() {
-  auto& s = *state_;
+  auto& s = drawn();
   s.require_trainable();
   s.gather_gradients();
   const auto now = s.steps + 1;
@@ -280,7 +281,7 @@ std::vector<std::pair<std::string, double>> EmbeddingTables::step() {
   if (s.options.absent == AbsentRows::kDense) s.advance_all(now);
   double sum = 0;
   for (const float norm : norms) sum += norm;
-  s.last_norms = std::move(norms);
+  s.last_norms = histogram_of(norms);
   const auto share = [&](double part) { return count == 0 ? 0.0 : part / static_cast<double>(count); };
   return {{"clip_frac", share(static_cast<double>(clipped.load()))},
           {"ids_per_batch", static_cast<double>(count)},

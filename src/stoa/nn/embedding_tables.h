@@ -43,6 +43,7 @@ struct EmbeddingOptions {
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-7;       ///< outside the bias correction
   double init_std = 1e-2;  ///< of the embeddings; linear weights start at 0
+  bool same_rows = false;  ///< row i of every field starts alike, as in the original program
   AbsentRows absent = AbsentRows::kStrided;
   RowClip clip = RowClip::kCowClip;
   double clip_ratio = 1;     ///< r
@@ -72,12 +73,14 @@ struct EmbeddingRows {
 /// the number of threads. Copies of weights, penalties and histograms read rows as if caught up and change
 /// nothing.
 ///
-/// state(): "tables.rows.FIELD" [size, 3 (dim + 1) + 1], the last column being the bits of an int32, and
-/// "tables.steps".
+/// state(): "tables.rows.FIELD" [size, 3 (dim + 1) + 1], the last column being the bits of an int32,
+/// "tables.steps", "tables.update" (the options that put-off updates need), "tables.gradient_norms" and,
+/// where it has a name, "tables.vocabulary".
 class EmbeddingTables : public SparseWeights {
  public:
   /// Draws the embeddings from N(0, init_std^2), rows independent of one another and of the number of
-  /// threads.
+  /// threads: at draw(), or when they are first needed, so that a stored state is loaded into memory that
+  /// nothing was written to.
   EmbeddingTables(std::vector<std::int64_t> sizes, EmbeddingOptions options, std::uint64_t seed);
   ~EmbeddingTables() override;
 
@@ -101,6 +104,12 @@ class EmbeddingTables : public SparseWeights {
   /// Copies of one field's weights, all updates done: embeddings [size, dim], linear [size].
   at::Tensor embeddings(std::int64_t field);
   at::Tensor linear(std::int64_t field);
+  /// Draws the starting weights now, unless that is done or a state was loaded.
+  void draw();
+  /// Says by hashes what the ids mean. A stored state of another vocabulary than `own` is refused;
+  /// start_from() also takes one of `grown_from`, whose ids this vocabulary keeps. What has no name is not
+  /// compared.
+  void name_vocabulary(std::string own, std::string grown_from);
   /// Replaces one field's weights (moments become 0): for tests, weights from elsewhere and warm starts.
   void set_weights(std::int64_t field, const at::Tensor& embeddings, const at::Tensor& linear);
   /// Makes tables larger: new rows are drawn anew, old ones stay as they are.
@@ -112,10 +121,12 @@ class EmbeddingTables : public SparseWeights {
   NormHistogram weight_norms(std::int64_t field);
   /// Norms of the embeddings' gradients, L2 included, before the clip, of the rows that the last step
   /// touched.
-  NormHistogram gradient_norms() const;
+  const NormHistogram& gradient_norms() const;
 
  private:
   struct State;
+  /// The state, its rows drawn.
+  State& drawn() const;
   std::unique_ptr<State> state_;
 };
 

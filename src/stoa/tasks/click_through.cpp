@@ -4,7 +4,6 @@
 #include <torch/types.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <limits>
 #include <numeric>
@@ -20,6 +19,7 @@
 #include "stoa/data/tabular/prepare.h"
 #include "stoa/metrics/binary.h"
 #include "stoa/ops/table_rows_kernels.h"
+#include "stoa/tasks/click_exhibits.h"
 #include "stoa/tasks/click_rows.h"
 
 namespace stoa {
@@ -33,13 +33,14 @@ struct Shape {
   std::vector<std::string> fields, numerics;
   std::vector<std::int64_t> sizes;
   std::string vocabulary_hash;
-  std::string folder;  // of the prepared data; empty where there is none
+  std::string folder;           // of the prepared data; empty where there is none
+  std::string grown_from = {};  // hash of the vocabulary whose ids this one keeps
 
   std::int64_t ids() const { return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}); }
 };
 
 Shape shape_of(const TabularSchema& schema, const fs::path& folder) {
-  Shape shape{{}, schema.numerics, {}, schema.vocabulary_hash, folder.string()};
+  Shape shape{{}, schema.numerics, {}, schema.vocabulary_hash, folder.string(), schema.grown_from};
   for (const auto& field : schema.fields) {
     shape.fields.push_back(field.name);
     shape.sizes.push_back(field.size);
@@ -112,39 +113,6 @@ Splits open(const TabularDataOptions& options) {
           open_tabular_dataset(folder, TabularSplit::kTest), fs::absolute(folder)};
 }
 
-/// Rows by how often the rarest of their ids occurs in the training data.
-class RarityBuckets {
- public:
-  explicit RarityBuckets(const TabularDataset& train) {
-    for (std::size_t f = 0; f < train.schema().fields.size(); ++f)
-      counts_.push_back(train.frequencies(static_cast<std::int64_t>(f)));
-  }
-  static std::size_t size() { return kLowest.size(); }
-  static std::string name(std::size_t bucket) {
-    if (bucket == 0) return "0";
-    if (bucket + 1 == kLowest.size()) return format("{} or more", kLowest[bucket]);
-    return format("{} to {}", kLowest[bucket], kLowest[bucket + 1] - 1);
-  }
-  /// ids [batch, fields] int32 -> [batch] int64
-  at::Tensor of(const at::Tensor& ids) const {
-    const auto buckets = at::empty({ids.size(0)}, at::kLong);
-    const auto table = ids.accessor<std::int32_t, 2>();
-    auto* const to = buckets.mutable_data_ptr<std::int64_t>();
-    for (std::int64_t row = 0; row < ids.size(0); ++row) {
-      std::int64_t rarest = std::numeric_limits<std::int64_t>::max();
-      for (std::size_t f = 0; f < counts_.size(); ++f)
-        rarest = std::min(rarest,
-                          counts_[f].at(static_cast<std::size_t>(table[row][static_cast<std::int64_t>(f)])));
-      to[row] = std::upper_bound(kLowest.begin(), kLowest.end(), rarest) - kLowest.begin() - 1;
-    }
-    return buckets;
-  }
-
- private:
-  static constexpr std::array<std::int64_t, 5> kLowest = {0, 1, 10, 100, 1000};
-  std::vector<std::vector<std::int64_t>> counts_;
-};
-
 Batch to_batch(std::span<const EncodedRow> rows) {
   const auto count = std::ssize(rows);
   Batch batch;
@@ -189,7 +157,10 @@ class ClickThrough : public Task {
   }
 
   std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override {
-    rows(train_);
+    if (plan.batch_size > rows(train_).size())
+      throw ConfigError(format("`train.batch_size` is {}, but there are {} training rows; take a smaller one",
+                               plan.batch_size, rows(train_).size()));
+    tables().draw();  // here rather than in the first step, whose time is measured
     return train_tabular_batches(train_, plan);
   }
 
@@ -200,6 +171,8 @@ class ClickThrough : public Task {
     result.loss = at::binary_cross_entropy_with_logits(logits, labels);
     const auto penalty = model_->penalty(embedding_.l2);
     if (penalty.requires_grad()) result.side.losses.push_back({"l2", penalty});
+    // of the step before: this one's gradients are not there yet
+    result.side.statistics.push_back({"rows.gradient_norms", shares_of(tables().gradient_norms())});
     return result;
   }
 
@@ -228,7 +201,10 @@ class ClickThrough : public Task {
     return *dataset;
   }
   nn::EmbeddingTables& tables() {
-    if (!tables_) tables_ = std::make_unique<nn::EmbeddingTables>(shape_.sizes, embedding_, table_seed_);
+    if (!tables_) {
+      tables_ = std::make_unique<nn::EmbeddingTables>(shape_.sizes, embedding_, table_seed_);
+      tables_->name_vocabulary(shape_.vocabulary_hash, shape_.grown_from);
+    }
     return *tables_;
   }
   /// Logits [batch] fp32 at least.
@@ -236,8 +212,6 @@ class ClickThrough : public Task {
     const auto logits = model_->score(tables().lookup(batch["ids"]), batch["numerics"]);
     return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
   }
-  std::vector<Exhibit> exhibits(const metrics::BinaryScores& scores, const metrics::BinaryResults& all) const;
-
   const RowEncoder& encoder();
 
   nn::EmbeddingOptions embedding_;
@@ -246,6 +220,7 @@ class ClickThrough : public Task {
   std::shared_ptr<const TabularDataset> train_, test_;
   std::uint64_t table_seed_;
   std::unique_ptr<nn::EmbeddingTables> tables_;
+  std::unique_ptr<RarityBuckets> buckets_;
   std::unique_ptr<RowEncoder> encoder_;
 };
 
@@ -268,52 +243,29 @@ Evaluation ClickThrough::evaluate(const EvaluateOptions& options) {
   plan.workers = options.workers;
   const std::int64_t total = rows(test_).size();
   if (options.progress) options.progress(0, total);
-  const RarityBuckets buckets(rows(train_));
+  if (!buckets_) buckets_ = std::make_unique<RarityBuckets>(rows(train_));
   metrics::BinaryScores scores;
   auto batches = test_tabular_batches(test_, plan);
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     const auto placed = batch.to(model_->parameters().front().device());
-    scores.add(score(placed).cpu(), batch["labels"], buckets.of(batch["ids"]));
+    scores.add(score(placed).cpu(), batch["labels"], buckets_->of(batch["ids"]));
     if (options.progress) options.progress(scores.rows(), total);
   }
   model_->train(was_training);
 
   const auto found = scores.results();
+  const auto by_rarity = scores.by_bucket();
   Evaluation evaluation;
   evaluation.metrics = {{"auc", found.auc},
                         {"logloss", found.log_loss},
                         {"calibration", found.calibration},
                         {"calibration_error", found.calibration_error}};
-  if (options.exhibits) evaluation.exhibits = exhibits(scores, found);
+  for (const auto& bucket : by_rarity)
+    if (bucket.auc) evaluation.metrics.set(RarityBuckets::metric(bucket.bucket), *bucket.auc);
+  if (!options.exhibits) return evaluation;
+  evaluation.exhibits = score_exhibits(scores, found, by_rarity);
+  evaluation.exhibits.push_back(norm_exhibit(tables()));
   return evaluation;
-}
-
-std::vector<Exhibit> ClickThrough::exhibits(const metrics::BinaryScores& scores,
-                                            const metrics::BinaryResults& all) const {
-  TableExhibit table;
-  table.headings = {"rarest id's rows in training", "rows", "click rate", "predicted", "AUC", "log loss"};
-  const auto add = [&](const std::string& name, std::int64_t count, double actual, double predicted,
-                       std::optional<double> auc, double loss) {
-    table.rows.push_back({name, thousands(count), format("{:.4f}", actual), format("{:.4f}", predicted),
-                          auc ? format("{:.4f}", *auc) : "-", format("{:.4f}", loss)});
-  };
-  for (const auto& bucket : scores.by_bucket())
-    add(RarityBuckets::name(static_cast<std::size_t>(bucket.bucket)), bucket.rows, bucket.actual,
-        bucket.predicted, bucket.auc, bucket.log_loss);
-  add("all", all.rows, all.actual, all.predicted, all.auc, all.log_loss);
-  LinesExhibit lines;
-  lines.x_title = "predicted click rate";
-  lines.y_title = "click rate";
-  LinesExhibit::Line line{"rows by predicted rate, 20 groups of equal size", {}, {}}, equal{"equal", {}, {}};
-  for (const auto& bin : scores.calibration()) {
-    line.x.push_back(bin.predicted);
-    line.y.push_back(bin.actual);
-  }
-  equal.x = equal.y = {line.x.front(), line.x.back()};
-  lines.lines = {line, equal};
-  return {{"Rows by their rarest id",
-           "How well rows are ranked whose rarest id occurs so often in the training data.", table},
-          {"Calibration", "What was predicted, and what came of it.", lines}};
 }
 
 /// What reads raw rows as this run's training data were read.

@@ -48,6 +48,10 @@ constexpr std::array kReadings = {
         "norm2.spread", "Spread of the norms before perceptrons and mixtures", "column",
         "The same of the norms in front of the perceptron or mixture: what lets a shared router tell depths "
         "apart."},
+    Reading{
+        "rows.gradient_norms", "Norms of the gradients of embeddings", "bin",
+        "Share of a batch's rows by the norm of their gradient, L2 included, before the clip: bin 1 is below "
+        "1e-8, then two bins to a power of ten, the last is 100 or more."},
 };
 
 Reading reading_of(const std::string& name) {
@@ -143,7 +147,9 @@ std::string scalar_figure(const History& history) {
 // By depth at a few moments, the later the stronger.
 std::string vector_figure(const History& history) {
   const Reading reading = reading_of(history.name);
-  html::Chart chart{.x_title = "depth", .y_title = history.name, .lines = {}};
+  html::Chart chart{.x_title = std::string(reading.columns == "bin" ? "bin" : "depth"),
+                    .y_title = history.name,
+                    .lines = {}};
   const std::size_t moments = std::min(kMoments, history.values.size());
   for (std::size_t i = 0; i < moments; ++i) {
     const std::size_t at = moments == 1 ? 0 : i * (history.values.size() - 1) / (moments - 1);

@@ -53,7 +53,7 @@ class EvaluationScope {
 class Training {
  public:
   Training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-           const std::optional<Checkpoint>& from)
+           std::optional<Checkpoint> from)
       : recipe_(recipe),
         task_(task),
         folder_(folder),
@@ -374,9 +374,10 @@ std::string Training::stop_message() const {
 }  // namespace
 
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                  const std::optional<Checkpoint>& from) {
+                  std::optional<Checkpoint> from) {
   task.model().to(runtime.device);
-  return Training(recipe, task, folder, runtime, from).run();
+  Training training(recipe, task, folder, runtime, std::move(from));  // which frees it: tables are large
+  return training.run();
 }
 
 TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,

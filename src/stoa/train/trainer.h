@@ -29,7 +29,7 @@ struct TrainResult {
 /// evaluation.json. Throws Interrupted after a checkpoint when the user asked to stop; Error naming step and
 /// last good checkpoint where the loss or gradient is not finite.
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                  const std::optional<Checkpoint>& from);
+                  std::optional<Checkpoint> from);
 
 /// The first steps of train(), kProfileWarmUp and then `steps` that are recorded, without evaluation and
 /// checkpoint: writes profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100 or the

@@ -111,7 +111,7 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
   const auto task = build(*recipe, info.value("metadata", Json()));
   if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
   if (!from) load_initial(*task, recipe->initial);
-  return train(*recipe, *task, folder, runtime, from);
+  return train(*recipe, *task, folder, runtime, std::move(from));
 }
 
 }  // namespace

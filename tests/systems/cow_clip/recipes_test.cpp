@@ -1,13 +1,18 @@
-// Every row of the published tables (cowclip.md 3) has a recipe with its settings.
+// Every row of the published tables (cowclip.md 3) has a recipe with its settings; experiments follow the
+// rules.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "stoa/base/config.h"
 #include "stoa/base/format.h"
+#include "stoa/data/tabular/prepare.h"
 #include "stoa/nn/init.h"
+#include "stoa/optim/scaling.h"
 #include "stoa/optim/schedule.h"
 #include "stoa/systems/cow_clip/model.h"
+#include "stoa/train/experiment.h"
 
 namespace stoa::cow_clip {
 namespace {
@@ -123,6 +128,62 @@ TEST(CowClipRecipes, WarmUpOfThePublishedRun) {
   EXPECT_NEAR(optim::learning_rate(schedule, peak, 157, 3150), peak / 2, 1e-8);
   EXPECT_DOUBLE_EQ(optim::learning_rate(schedule, peak, 314, 3150), peak);
   EXPECT_DOUBLE_EQ(optim::learning_rate(schedule, peak, 3149, 3150), peak);
+}
+
+/// Rows that an experiment calls by batch and rule.
+struct ComparedRule {
+  const char* name;
+  optim::ScalingRule rule;
+  bool restarted;  // tables begin wider, the rest warms up for one epoch
+};
+const ComparedRule kCompared[] = {{"none", optim::ScalingRule::kNone, false},
+                                  {"sqrt", optim::ScalingRule::kSqrt, false},
+                                  {"sqrt, L2 unscaled", optim::ScalingRule::kSqrtStar, false},
+                                  {"linear", optim::ScalingRule::kLinear, false},
+                                  {"n^2-lambda", optim::ScalingRule::kN2Lambda, true},
+                                  {"CowClip's rule, no clip", optim::ScalingRule::kCowClip, true},
+                                  {"CowClip", optim::ScalingRule::kCowClip, true}};
+
+/// The comparison of rules at 8 and 32 times the recipe's batch has the settings that the rules give.
+void check_comparison(const std::string& name, std::int64_t train_rows) {
+  const auto experiment =
+      read_experiment(std::string(STOA_SOURCE_DIR) + "/experiments/cow_clip_" + name + ".toml");
+  const auto plain = recipe(name);
+  const optim::BatchSettings base{128, number(plain, "embedding.lr"), number(plain, "optimizer.lr"),
+                                  number(plain, "embedding.l2")};
+  ASSERT_EQ(number(plain, "train.batch_size"), 128);
+  for (const std::int64_t batch : {1024, 4096})
+    for (const auto& compared : kCompared) {
+      const auto title = format("batch {}, {}", batch, compared.name);
+      SCOPED_TRACE(title);
+      const auto row = std::ranges::find(experiment.rows, title, &ExperimentRow::name);
+      ASSERT_NE(row, experiment.rows.end());
+      auto config = plain;
+      for (const auto& assignment : row->set) config.set(assignment);
+      const auto scaled = optim::scale_batch(base, batch, compared.rule);
+      const auto expect = [&](const char* key, double value) {
+        EXPECT_NEAR(number(config, key), value, 1e-5 * value) << key;
+      };
+      expect("train.batch_size", static_cast<double>(batch));
+      expect("embedding.lr", scaled.embedding_lr);
+      expect("optimizer.lr", scaled.dense_lr);
+      expect("embedding.l2", scaled.l2);
+      expect("train.eval_every", static_cast<double>((train_rows + batch - 1) / batch));
+      if (compared.restarted) expect("schedule.warmup", static_cast<double>(train_rows / batch));
+      expect("embedding.init_std", compared.restarted ? 1e-2 : 1e-4);
+      EXPECT_EQ(text(config, "embedding.clip"), compared.name == std::string("CowClip") ? "cowclip" : "none");
+    }
+}
+
+TEST(CowClipExperiments, OfGeneratedClicksFollowsTheRules) {
+  check_comparison("zipf", 400000);
+}
+
+TEST(CowClipExperiments, OfMovieLensFollowsTheRules) {
+  const RowSplit split("random", "movielens", 0);
+  std::int64_t train_rows = 0;
+  for (std::int64_t row = 0; row < 100836; ++row) train_rows += split.of(row) == TabularSplit::kTrain ? 1 : 0;
+  check_comparison("movielens", train_rows);
 }
 
 }  // namespace

@@ -4,14 +4,17 @@
 
 #include <cmath>
 #include <fstream>
+#include <numeric>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/nn/embedding_tables.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/checkpoint.h"
+#include "stoa/train/events.h"
 #include "stoa/train/initial.h"
 #include "stoa/train/trainer.h"
+#include "support/click_files.h"
 #include "support/temp_dir.h"
 #include "support/thrown.h"
 
@@ -76,6 +79,14 @@ void expect_same_weights(const fs::path& a, const fs::path& b) {
   for (const auto& [name, tensor] : left) EXPECT_TRUE(tensor.equal(right.at(name))) << name;
 }
 
+/// What a run has logged, without what the clock says.
+std::vector<Json> log_of(const fs::path& run) {
+  auto lines = read_events(run);
+  for (auto& line : lines)
+    for (const char* timed : {"seconds", "samples_per_second"}) line.erase(timed);
+  return lines;
+}
+
 TEST(ClickThrough, LearnsAndMeasures) {
   const test::TempDir dir;
   const auto result = train(dir.path() / "run");
@@ -88,15 +99,60 @@ TEST(ClickThrough, LearnsAndMeasures) {
   options.exhibits = true;
   const auto again = run.task->evaluate(options);
   EXPECT_NEAR(again.metrics["auc"], result.metrics["auc"], 1e-12);
-  ASSERT_EQ(again.exhibits.size(), 2U);
+  ASSERT_EQ(again.exhibits.size(), 3U);
   EXPECT_GT(std::get<TableExhibit>(again.exhibits[0].content).rows.size(), 2U);
+  for (const auto& line : std::get<LinesExhibit>(again.exhibits[2].content).lines)
+    EXPECT_NEAR(std::accumulate(line.y.begin(), line.y.end(), 0.0), 1, 1e-9) << line.name;
+}
+
+TEST(ClickThrough, RowsOfRareIdsAreMeasuredApart) {
+  const test::TempDir dir;
+  const auto result = train(dir.path() / "run", {"data.zipf.ids=2000"});
+  for (const char* bucket : {"auc_seen_0", "auc_seen_1_to_9", "auc_seen_10_to_99"})
+    EXPECT_TRUE(result.metrics.has(bucket)) << bucket;
+}
+
+TEST(ClickThrough, TheLogTellsOfTheTables) {
+  const test::TempDir dir;
+  train(dir.path() / "run", {"train.steps=20"});
+  const Json line = read_events(dir.path() / "run").at(1);
+  ASSERT_EQ(line.at("kind"), "train");
+  EXPECT_GT(line.at("ids_per_batch"), 4);
+  EXPECT_LE(line.at("clip_frac"), 1);
+  EXPECT_GT(line.at("row_norm"), 0);
+  const std::vector<double> norms = line.at("statistics").at("rows.gradient_norms");
+  EXPECT_NEAR(std::accumulate(norms.begin(), norms.end(), 0.0), 1, 1e-4);
+}
+
+TEST(ClickThrough, ABatchLargerThanTheDataIsRefused) {
+  const test::TempDir dir;
+  STOA_EXPECT_CONTAINS(
+      test::thrown<ConfigError>([&] { train(dir.path() / "run", {"train.batch_size=3001"}); }),
+      "`train.batch_size` is 3001, but there are 3000 training rows");
+}
+
+TEST(ClickThrough, StridesKeepTheAccuracyOfDenseSteps) {
+  const test::TempDir dir;
+  const auto auc = [&](const std::string& absent) {
+    TrainRequest request;
+    request.recipe = Config::from_file(STOA_SOURCE_DIR "/recipes/cow_clip/zipf.toml");
+    for (const char* set : {"data.zipf.ids=500", "data.zipf.train_rows=20000", "data.zipf.test_rows=20000",
+                            "train.epochs=4", "train.eval_every=0"})
+      request.recipe->set(set);
+    request.recipe->set("embedding.absent=\"" + absent + "\"");
+    request.out = dir.path() / absent;
+    return run_training(request, catalog()).metrics["auc"];
+  };
+  const double dense = auc("dense");
+  EXPECT_EQ(auc("replay"), dense);
+  EXPECT_NEAR(auc("strided"), dense, 1e-3);
 }
 
 TEST(ClickThrough, AResumedRunEndsBitForBitAlike) {
   for (const std::string absent : {"dense", "strided"}) {
     const test::TempDir dir;
     const std::vector<std::string> set = {"embedding.absent=\"" + absent + "\"", "checkpoint.every=25",
-                                          "checkpoint.keep_last=9"};
+                                          "checkpoint.keep_last=9", "train.log_every=1"};
     train(dir.path() / "whole", set);
     fs::copy(dir.path() / "whole", dir.path() / "part", fs::copy_options::recursive);
     TrainRequest request;
@@ -104,6 +160,7 @@ TEST(ClickThrough, AResumedRunEndsBitForBitAlike) {
     request.resume_step = 25;
     run_training(request, catalog());
     expect_same_weights(dir.path() / "whole", dir.path() / "part");
+    EXPECT_EQ(log_of(dir.path() / "whole"), log_of(dir.path() / "part"));
   }
 }
 
@@ -116,18 +173,55 @@ TEST(ClickThrough, MicroBatchesMakeTheSameStep) {
     EXPECT_TRUE(tensor.to(at::kDouble).allclose(b.at(name).to(at::kDouble), 1e-3, 2e-5)) << name;
 }
 
-TEST(ClickThrough, ALargerVocabularyGoesOnFromOldRows) {
-  const test::TempDir dir;
-  train(dir.path() / "old");
-  train(dir.path() / "new", {"train.steps=1", "embedding.lr=0", "embedding.l2=0", "data.zipf.ids=70",
-                             "initial.weights=\"" + (dir.path() / "old").string() + "\""});
-  const auto before = load_run(dir.path() / "old", catalog(), "last", false),
-             after = load_run(dir.path() / "new", catalog(), "last", false);
-  auto& old_tables = dynamic_cast<nn::EmbeddingTables&>(*before.task->sparse_weights());
-  auto& new_tables = dynamic_cast<nn::EmbeddingTables&>(*after.task->sparse_weights());
-  EXPECT_EQ(new_tables.sizes(), std::vector<std::int64_t>(4, 70));
-  EXPECT_TRUE(new_tables.embeddings(2).narrow(0, 0, 50).equal(old_tables.embeddings(2)));
-  EXPECT_GT(new_tables.embeddings(2).narrow(0, 50, 20).abs().min().item<float>(), 0);
+/// Prepares a day of rows and trains on them.
+class Days : public ::testing::Test {
+ protected:
+  fs::path prepare(const std::string& day, std::uint64_t seed, const fs::path& vocabulary_of = {}) {
+    test::write_text(dir_ / (day + ".txt"), test::criteo_text(600, seed));
+    auto options = test::prepare_options("criteo", {dir_ / (day + ".txt")}, dir_ / day);
+    options.vocabulary_of = vocabulary_of;
+    return prepare_tabular(options).folder;
+  }
+  fs::path train(const std::string& name, const fs::path& data, const std::vector<std::string>& set = {}) {
+    auto values = recipe().values();
+    values["data"] = {{"path", data.string()}};
+    TrainRequest request;
+    request.recipe = Config::from_json(values, "day.toml");
+    for (const auto& assignment : set) request.recipe->set(assignment);
+    request.out = dir_ / name;
+    return run_training(request, catalog()).run;
+  }
+  static nn::EmbeddingTables& tables(const LoadedRun& run) {
+    return dynamic_cast<nn::EmbeddingTables&>(*run.task->sparse_weights());
+  }
+  test::TempDir dir_;
+};
+
+TEST_F(Days, ANewDayGoesOnFromTheRowsOfTheDayBefore) {
+  const auto day1 = prepare("day1", 1), day2 = prepare("day2", 2, day1);
+  const auto old_run = train("old", day1);
+  const auto new_run = train(
+      "new", day2,
+      {"train.steps=1", "embedding.lr=0", "embedding.l2=0", "initial.weights=\"" + old_run.string() + "\""});
+  const auto before = load_run(old_run, catalog(), "last", false),
+             after = load_run(new_run, catalog(), "last", false);
+  bool grown = false;
+  for (std::int64_t field = 0; field < 26; ++field) {
+    const auto old_rows = tables(before).embeddings(field), rows = tables(after).embeddings(field);
+    EXPECT_TRUE(rows.narrow(0, 0, old_rows.size(0)).equal(old_rows)) << field;
+    if (rows.size(0) == old_rows.size(0)) continue;
+    grown = true;
+    EXPECT_GT(rows.narrow(0, old_rows.size(0), rows.size(0) - old_rows.size(0)).abs().min().item<float>(), 0);
+  }
+  EXPECT_TRUE(grown);
+}
+
+TEST_F(Days, ADayWithAVocabularyOfItsOwnIsRefused) {
+  const auto day1 = prepare("day1", 1), day2 = prepare("day2", 2);
+  const auto old_run = train("old", day1, {"train.steps=1"});
+  STOA_EXPECT_CONTAINS(
+      test::thrown<DataError>([&] { train("new", day2, {"initial.weights=\"" + old_run.string() + "\""}); }),
+      "--vocabulary-of");
 }
 
 TEST(ClickThrough, OtherDataThanTheRunsAreRefused) {
