@@ -56,16 +56,21 @@ def python_path(build):
 
 
 def has_packages(path):
-    code = "import filelock, fsspec, jinja2, networkx, sympy, PIL, cv2"
+    code = "import filelock, fsspec, jinja2, networkx, sympy, PIL, cv2, pandas, polars, sklearn"
     tried = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONPATH": path})
     return tried.returncode == 0
 
 
-def make_photos(path):
-    folder = ROOT / ".deps/bench-data/photos"
-    subprocess.run([sys.executable, str(ROOT / "bench/peers/photos.py"), str(folder), "8", "32"], check=True,
-                   env={**os.environ, "PYTHONPATH": path})
-    return str(folder)
+MATERIAL = {"photos": ("photos", "8", "32"), "clicks": ("clicks.txt", "1000000")}  # bench/peers/NAME.py: its arguments
+
+
+def make(material, path):
+    """Files that are the same in every run; made once."""
+    name, *arguments = MATERIAL[material]
+    place = ROOT / ".deps/bench-data" / name
+    subprocess.run([sys.executable, str(ROOT / f"bench/peers/{material}.py"), str(place), *arguments], check=True,
+                   env={**os.environ, "PYTHONPATH": f"{path}:{ROOT / 'bench'}"})
+    return str(place)
 
 
 def prepare(options, works):
@@ -78,13 +83,12 @@ def prepare(options, works):
         print("bench: the packages of bench/peers/requirements.txt are missing (is pip's index in reach?): "
               "torch.compile and the image loaders are left out", file=sys.stderr)
         works = [work for work in works if not work.uses_pip]
-    if any(work.needs_photos for work in works):
-        settings.photos = make_photos(path)
+    settings.material = {material: make(material, path) for material in {work.material for work in works} - {None}}
     return settings, works
 
 
 def measure_all(lab, works, options):
-    roofs = lab.measure_roofs(Work("roof", "roof", {}, []))
+    roofs = lab.measure_roofs(Work("roof", "roof", {}, [])) if any(work.roof for work in works) else []
     for text in roofs:
         lab.say(text)
     facts = {"commit": commit(ROOT), "machine": machine.cpu_name(), "threads": options.threads, "roofs": roofs,
@@ -103,7 +107,7 @@ def measure_all(lab, works, options):
             break
         if options.json:
             write_rows(options.json, rows)
-    print(f"Stoa {facts['commit']}, {facts['machine']}, {options.threads} threads; {'; '.join(roofs)}\n")
+    print(f"Stoa {'; '.join([facts['commit'] + ', ' + facts['machine'], f'{options.threads} threads', *roofs])}\n")
     if rows:
         print(table(rows), NOTES, sep="\n\n")
     if options.quick:

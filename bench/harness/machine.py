@@ -1,5 +1,6 @@
 """What this machine is, and who else is using it."""
 
+import glob
 import os
 import platform
 import time
@@ -70,6 +71,10 @@ def wait_for_quiet():
         if used <= QUIET:
             return None
     return f"{used:.2f} cores are used by others ({', '.join(users) or 'none that shows'}), load {os.getloadavg()[0]:.1f}"
+
+
+def has_gpu():
+    return bool(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def multiplies_bf16():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.contender import Contender, Failed
 from harness.machine import QUIET, Usage
@@ -31,7 +31,7 @@ class Settings:
     seconds: float = 10  # at least
     turn: float = 0.5  # seconds of a contender's turn
     has_packages: bool = True
-    photos: str = ""
+    material: dict = field(default_factory=dict)  # name -> path
 
 
 class Lab:
@@ -60,8 +60,8 @@ class Lab:
         spec = dict(candidate.spec)
         if recipe is not None and candidate.program == "python":
             spec["recipe"] = recipe
-        if work.needs_photos:
-            spec["path"] = settings.photos
+        if work.material:
+            spec["path"] = settings.material[work.material]
         title = title or candidate.label
         log = self.logs / "".join(c if c.isalnum() else "_" for c in f"{work.name} {title}")
         return Contender(title, candidate.label, command, spec, environment, settings.root, f"{log}.log")

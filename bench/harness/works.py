@@ -1,6 +1,6 @@
 """All that bench/run.sh can measure: ours, the peers in their set-ups, and the aims."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness import machine
 
@@ -41,7 +41,7 @@ class Work:
     tolerance: float = 1e-3
     usual: bool = True  # measured where no name is given
     takes_recipe: bool = False  # peers are built from the recipe that ours resolves
-    needs_photos: bool = False
+    material: str | None = None  # files that are made once: "photos" or "clicks"
     uses_pip: bool = False  # cannot be measured without the packages of bench/peers/requirements.txt
 
 
@@ -87,12 +87,12 @@ def ours(recipe, *settings):
     return {"mode": "train", "recipe": f"bench/recipes/{recipe}.toml", "set": list(settings)}
 
 
-def bf16_training(name, recipe):
+def bf16_training(name, recipe, *settings, forms=(None,), compiled_forms=None):
     """In bf16, beside PyTorch's autocast and beside ourselves in fp32."""
-    rows = set_ups("model", {"mode": "train", "autocast": True})
+    rows = set_ups("model", {"mode": "train", "autocast": True}, forms, compiled_forms)
     peers = [Peer(row, candidates) for row, candidates in rows.items()]
-    peers.append(Peer("ours in fp32", [Candidate("", ours(recipe), program="model")], rival=False))
-    return Work(name, "model", ours(recipe, 'runtime.precision="bf16"'), peers, check=rows["eager"], tolerance=0.05,
+    peers.append(Peer("ours in fp32", [Candidate("", ours(recipe, *settings), program="model")], rival=False))
+    return Work(name, "model", ours(recipe, 'runtime.precision="bf16"', *settings), peers, check=rows["eager"], tolerance=0.05,
                 usual=machine.multiplies_bf16(), takes_recipe=True)
 
 
@@ -163,7 +163,7 @@ def loader(name, crop):
     spec = {"batch": 64, "images": 512, "classes": 8, "crop": crop}
     rows = [Peer(title, [Candidate("", {"peer": "loader", **spec, "form": form}, ALLOCATOR)], 1.5)
             for title, form in (("DataLoader, Pillow", "pil"), ("DataLoader, OpenCV", "opencv"))]
-    return Work(name, "loader", spec, rows, unit="images/s/core", needs_photos=True, uses_pip=True,
+    return Work(name, "loader", spec, rows, unit="images/s/core", material="photos", uses_pip=True,
                 check=[] if crop else [Candidate(peer.name, peer.candidates[0].spec) for peer in rows], tolerance=0.05)
 
 
@@ -188,6 +188,48 @@ def click_scoring(name, batch):
                 [Peer("eager", [Candidate("", {"peer": "click", **spec, "form": "score"}, ALLOCATOR)], 2.0)])
 
 
+def on_gpu(work):
+    """The same work on a GPU. Peers' set-ups of the host's allocator are left out: they change nothing there."""
+    for candidate in [c for peer in work.peers for c in peer.candidates] + work.check:
+        candidate.spec["device"] = "cuda"
+    peers = [peer for peer in work.peers if peer.rival and peer.name != "eager, allocator"]
+    for peer in peers:
+        peer.aim = None
+        peer.candidates = [c for c in peer.candidates if "allocator" not in c.label]
+    return replace(work, name=f"gpu_{work.name}", spec={**work.spec, "device": "cuda"}, peers=peers, roof=None, roof_aim=None,
+                   usual=machine.has_gpu())
+
+
+def gpu_works():
+    large = ("train.batch_size=256",)
+    return [
+        on_gpu(bf16_training("vit_s_bf16_train", "vit_s", *large)),
+        on_gpu(bf16_training("widenet_ti_bf16_train", "widenet_ti", *large, forms=INDEX_FORMS, compiled_forms=COMPILED_FORMS)),
+        on_gpu(mixture(384, 8, 2, 12544)),
+        on_gpu(mixture(192, 32, 2, 12544)),
+        *[on_gpu(optimizer(name, size)) for name in ("adamw", "lamb") for size in ("86m", "small")],
+    ]
+
+
+def clicks(name, mode, peers, rows=1_000_000):
+    spec = {"mode": mode, "rows": rows}
+    for peer in peers:
+        for candidate in peer.candidates:
+            candidate.spec |= spec
+    return Work(name, "tabular", spec, peers, unit="rows/s/core", material="clicks", uses_pip=True)
+
+
+def click_data():
+    return [
+        clicks("click_prepare", "prepare",
+               [Peer(form, [Candidate("", {"peer": "tabular", "form": form}, ALLOCATOR)], 5.0) for form in ("pandas", "polars")]),
+        clicks("click_parse", "parse", [Peer("plain parser", [Candidate("", {"form": "plain"}, program="tabular")])]),
+        Work("click_auc", "tabular", auc := {"mode": "auc", "rows": 4_600_000},
+             [Peer("scikit-learn", [Candidate("", {"peer": "tabular", "form": "auc", **auc}, ALLOCATOR)], 2.0)], uses_pip=True,
+             check=[Candidate("scikit-learn", {"peer": "tabular", "form": "auc", **auc})], tolerance=1e-9),
+    ]
+
+
 def all_works():
     vit_aims = {"eager": 1.3, "best": 1.15}
     return [
@@ -206,10 +248,12 @@ def all_works():
         click_training("click_train_128k", 131072, 8, 2.0),
         click_scoring("click_score_1", 1),
         click_scoring("click_score_1000", 1000),
+        *click_data(),
         loader("loader_jpeg", crop=False),
         loader("loader_jpeg_crop", crop=True),
         *[mixture(dim, experts, k, tokens)
           for dim in (192, 384, 768) for experts in (4, 8, 16, 32) for k in (1, 2) for tokens in (392, 1568, 6304)],
+        *gpu_works(),
     ]
 
 

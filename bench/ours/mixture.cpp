@@ -26,8 +26,10 @@ class Layer : public bench::Work {
  public:
   explicit Layer(const Json& spec)
       : layer_(options_of(spec)),
-        x_(at::randn({1, bench::integer(spec, "tokens"), layer_->options().dim}).requires_grad_()),
+        x_(at::randn({1, bench::integer(spec, "tokens"), layer_->options().dim}, bench::device(spec))
+               .requires_grad_()),
         grad_(at::randn_like(x_)) {
+    layer_->to(x_.device());
     layer_->train();
     counts_ = layer_->forward(x_).statistics.kept;
   }

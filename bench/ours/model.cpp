@@ -10,6 +10,7 @@
 
 #include "bench/support/worker.h"
 #include "stoa/base/errors.h"
+#include "stoa/base/format.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/ops/keep_packed.h"
@@ -28,6 +29,7 @@ constexpr int kReferenceSteps = 3;
 Recipe open(const Json& spec) {
   Config config = Config::from_file(spec.at("recipe").get<std::string>());
   for (const auto& assignment : spec.value("set", Json::array())) config.set(assignment.get<std::string>());
+  config.set(format("runtime.device=\"{}\"", spec.value("device", "cpu")));
   return read_recipe(config, catalog());
 }
 
@@ -36,7 +38,9 @@ class ModelWork : public bench::Work {
   explicit ModelWork(const Json& spec)
       : recipe_(open(spec)),
         runtime_(configure_runtime(recipe_.runtime)),
-        task_(recipe_.task->build({false, {}})) {}
+        task_(recipe_.task->build({false, {}})) {
+    task_->model().to(runtime_.device);
+  }
 
   Json describe() override {
     const auto model = task_->describe();
@@ -66,6 +70,7 @@ class TrainingStep final : public ModelWork {
     const auto data = recipe_.resolved().at("data");
     batch_.tensors["labels"] =
         at::randint(data.at("classes").get<std::int64_t>(), {batch_.samples}, at::kLong);
+    batch_ = batch_.to(runtime_.device);
   }
 
   void run() override { step(); }
@@ -115,6 +120,7 @@ class Inference final : public ModelWork {
     task_->model().eval();
     if (spec.value("int8", false)) nn::round_experts_to_int8(task_->model());
     batch_.tensors["images"].normal_();
+    batch_ = batch_.to(runtime_.device);
   }
 
   void run() override {

@@ -18,7 +18,8 @@ class OptimizerStep final : public bench::Work {
   explicit OptimizerStep(const Json& spec) {
     std::vector<nn::NamedParameter> parameters;
     for (const auto& shape : spec.at("tensors")) {
-      const auto tensor = at::randn(shape.get<std::vector<std::int64_t>>()).mul_(0.02).requires_grad_();
+      const auto tensor =
+          at::randn(shape.get<std::vector<std::int64_t>>(), bench::device(spec)).mul_(0.02).requires_grad_();
       tensor.mutable_grad() = at::randn_like(tensor).mul_(0.01);
       numbers_ += tensor.numel();
       parameters.push_back({format("{:05}", parameters.size()), tensor, 1});

@@ -116,7 +116,7 @@ class TrainingStep:
 
     def run(self):
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.autocast):
             loss, accuracy = self.loss(self.images, self.labels)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.limit, foreach=True)
@@ -132,7 +132,7 @@ class TrainingStep:
     def compare(self, tensors):
         self.model.copy_from(tensors)
         self.images, self.labels = tensors["images"], tensors["labels"]
-        steps = torch.tensor([self.run() for _ in tensors["losses"]], dtype=torch.double)
+        steps = torch.tensor([self.run() for _ in range(len(tensors["losses"]))], dtype=torch.double)
         return {"losses": error(steps[:, 0], tensors["losses"]), "norms": error(steps[:, 2], tensors["norms"])}
 
 

@@ -24,9 +24,12 @@ def forget_peak():
 
 def repeat(work, times):
     seconds = []
+    on_gpu = torch.get_default_device().type == "cuda"
     for _ in range(times):
         start = time.perf_counter()
         work.run()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return {"seconds": seconds, "peak_memory": peak_memory()}
 
@@ -36,7 +39,7 @@ def answer(work, line):
     if command == "run":
         return repeat(work, int(argument))
     if command == "compare":
-        return {"errors": work.compare(load_file(argument))}
+        return {"errors": work.compare(load_file(argument, device=torch.get_default_device().type))}
     raise ValueError(f"`{line}` is no command; known: run N, compare FILE")
 
 
@@ -50,6 +53,7 @@ def main():
     try:
         spec = json.loads(sys.argv[1])
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_default_device(spec.get("device", "cpu"))
         torch.manual_seed(1)
         work = importlib.import_module(spec["peer"]).make(spec)
         if not spec.get("check"):

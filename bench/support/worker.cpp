@@ -1,6 +1,7 @@
 #include "bench/support/worker.h"
 
 #include <ATen/Parallel.h>
+#include <torch/cuda.h>
 
 #include <chrono>
 #include <fstream>
@@ -26,23 +27,26 @@ void forget_peak() {
   std::ofstream("/proc/self/clear_refs") << "5";
 }
 
-Json repeat(Work& work, int times) {
+Json repeat(Work& work, int times, c10::Device device) {
   std::vector<double> seconds;
   for (int i = 0; i < times; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work.run();
+    if (device.is_cuda()) torch::cuda::synchronize();
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return {{"seconds", seconds}, {"peak_memory", peak_since()}};
 }
 
-Json answer(Work& work, const std::string& line) {
+Json answer(Work& work, const std::string& line, c10::Device device) {
   std::istringstream words(line);
   std::string command;
   words >> command;
-  if (int times = 0; command == "run" && words >> times) return repeat(work, times);
+  if (int times = 0; command == "run" && words >> times) return repeat(work, times, device);
   if (std::string file; command == "save" && words >> file) {
-    save_safetensors(file, work.reference());
+    auto reference = work.reference();
+    for (auto& [name, tensor] : reference.tensors) tensor = tensor.cpu();
+    save_safetensors(file, reference);
     return {{"saved", file}};
   }
   throw ConfigError(format("`{}` is no command; known: run N, save FILE", line));
@@ -56,6 +60,10 @@ void print(const Json& json) {
 
 TensorFile Work::reference() {
   throw ConfigError("this work has nothing to compare");
+}
+
+c10::Device device(const Json& spec) {
+  return c10::Device(spec.value("device", "cpu"));
 }
 
 std::int64_t integer(const Json& spec, const char* key) {
@@ -75,7 +83,7 @@ int serve(int argc, char** argv, const std::function<std::unique_ptr<Work>(const
   ready["threads"] = at::get_num_threads();
   forget_peak();
   print(ready);
-  for (std::string line; std::getline(std::cin, line);) print(answer(*work, line));
+  for (std::string line; std::getline(std::cin, line);) print(answer(*work, line, device(spec)));
   return 0;
 } catch (const std::exception& error) {
   print({{"error", error.what()}});

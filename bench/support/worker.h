@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <functional>
 #include <memory>
 
@@ -26,6 +28,9 @@ class Work {
 /// "peak_memory": bytes}; "save FILE" writes reference(): {"saved": FILE}. Ends with its input. An error is
 /// {"error": TEXT} and exit code 1.
 int serve(int argc, char** argv, const std::function<std::unique_ptr<Work>(const Json& spec)>& make);
+
+/// Where a spec's work is done: its "device", "cpu" where it names none.
+c10::Device device(const Json& spec);
 
 /// The integer at `key` of a spec. Throws ConfigError naming the key where it is not there.
 std::int64_t integer(const Json& spec, const char* key);
