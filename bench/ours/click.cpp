@@ -11,6 +11,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/random.h"
 #include "stoa/nn/embedding_tables.h"
+#include "stoa/ops/keep_packed.h"
 #include "stoa/optim/optimizer.h"
 #include "stoa/systems/cow_clip/model.h"
 
@@ -112,6 +113,9 @@ class Scoring final : public ClickWork {
     const Batch& batch = next();
     model_.score(tables_.lookup(batch["ids"]), batch["numerics"]).sigmoid();
   }
+
+ private:
+  ops::KeepPacked keep_packed_;  // as `stoa predict` does
 };
 
 }  // namespace
