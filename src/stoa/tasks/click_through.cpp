@@ -230,7 +230,7 @@ nn::ModelDescription ClickThrough::describe() {
   description.parts.insert(description.parts.begin(),
                            {"tables", shape_.ids() * per_row, 0, fields * per_row});
   description.input =
-      format("{} fields of {} ids, {} numbers", fields, thousands(shape_.ids()), shape_.numerics.size());
+      format("{} fields, {} ids, {} numbers", fields, thousands(shape_.ids()), shape_.numerics.size());
   return description;
 }
 

@@ -184,7 +184,7 @@ class Preparation {
                    "replace them with --overwrite",
                    out.string()));
       fs::remove_all(work());
-      log_info(format("{}: these data are prepared already; --overwrite prepares them anew", out.string()));
+      log_info(format("{}: these data are prepared already", out.string()));
       return true;
     }
     if (!fs::exists(begun)) {
