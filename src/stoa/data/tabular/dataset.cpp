@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <utility>
 
 #include "stoa/base/errors.h"
@@ -73,10 +74,10 @@ class PreparedDataset final : public TabularDataset {
   }
 
   std::vector<std::int64_t> frequencies(std::int64_t field) const override {
-    const auto counts = folder_.read_counts();
-    if (field < 0 || field >= static_cast<std::int64_t>(counts.size()))
-      throw Error(format("field {} of {}: not within the data", field, counts.size()));
-    return {counts[field].begin(), counts[field].end()};
+    std::call_once(counts_read_, [&] { counts_ = folder_.read_counts(); });
+    if (field < 0 || field >= static_cast<std::int64_t>(counts_.size()))
+      throw Error(format("field {} of {}: not within the data", field, counts_.size()));
+    return {counts_[field].begin(), counts_[field].end()};
   }
 
  private:
@@ -123,6 +124,8 @@ class PreparedDataset final : public TabularDataset {
   std::vector<Block> blocks_;
   std::vector<std::uint32_t> look_up_;  // the block of every 4,096th row
   mutable std::vector<std::atomic<bool>> checked_;
+  mutable std::once_flag counts_read_;
+  mutable std::vector<std::vector<std::uint32_t>> counts_;  // of ids, by field; read when first asked for
 };
 
 void check_dataset(const std::shared_ptr<const TabularDataset>& dataset) {
