@@ -18,8 +18,8 @@ Metrics train(const std::string& network, const std::string& device) {
   for (const std::string& set : std::vector<std::string>{
            "train.epochs=0", "train.steps=200", "train.micro_batch_size=50", "train.eval_every=0",
            "data.zipf.ids=500", "data.zipf.train_rows=20000", "data.zipf.test_rows=5000",
-           "embedding.clip=\"cowclip\"", "runtime.precision=\"fp32\"", "model.network=\"" + network + "\"",
-           "runtime.device=\"" + device + "\""})
+           "embedding.clip=\"cowclip\"", "model.fusion_heads=8", "runtime.precision=\"fp32\"",
+           "model.network=\"" + network + "\"", "runtime.device=\"" + device + "\""})
     request.recipe->set(set);
   request.out = dir / "run";
   return run_training(request, catalog()).metrics;
