@@ -50,6 +50,12 @@ find_package(PNG REQUIRED)
 find_package(Threads REQUIRED)
 find_package(hwy REQUIRED)  # SIMD chosen at run time, in ops/ only
 find_path(FMT_INCLUDE fmt/format.h REQUIRED)
+# Unicode tables, and the tokenizers of SentencePiece's models, in data/text only
+add_library(stoa_text_libraries INTERFACE)
+foreach(library utf8proc sentencepiece)
+  find_library(STOA_${library} ${library} REQUIRED)
+  target_link_libraries(stoa_text_libraries INTERFACE ${STOA_${library}})
+endforeach()
 if(STOA_TESTS)
   find_package(GTest REQUIRED)
 endif()

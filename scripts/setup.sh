@@ -29,7 +29,7 @@ missing_packages() {
     local command=${item#*:}
     has "${command:-${item%%:*}}" || echo "${item%%:*}"
   done
-  for item in libgtest-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev libjpeg-dev libpng-dev zlib1g-dev libzstd-dev libhwy-dev; do
+  for item in libgtest-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libfmt-dev libjpeg-dev libpng-dev zlib1g-dev libzstd-dev libhwy-dev libutf8proc-dev libsentencepiece-dev; do
     dpkg-query -W -f='${db:Status-Status}\n' "$item" 2>/dev/null | grep -qx installed || echo "$item"
   done
 }
@@ -53,7 +53,7 @@ install_packages() {
 # Packages a build needs; ccache and lld make it faster and come along where packages may be installed at all.
 ensure_packages() {
   if ! has dpkg-query; then
-    say "not Debian or Ubuntu: see to g++, cmake, ninja, GoogleTest, toml++, nlohmann-json, CLI11, fmt, libjpeg, libpng, zlib, Highway yourself"
+    say "not Debian or Ubuntu: see to g++, cmake, ninja, GoogleTest, toml++, nlohmann-json, CLI11, fmt, libjpeg, libpng, zlib, Highway, utf8proc, SentencePiece yourself"
     return
   fi
   local missing

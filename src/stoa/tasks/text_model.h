@@ -1,0 +1,67 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "stoa/nn/description.h"
+#include "stoa/nn/outputs.h"
+#include "stoa/nn/packed_tokens.h"
+#include "stoa/train/exhibit.h"
+
+namespace stoa {
+
+/// What stands on top of a text model's hidden states.
+enum class TextHead {
+  kMasked,   ///< which token was here, for masked places
+  kCausal,   ///< which token comes next; attention then looks back only
+  kClasses,  ///< scores for a whole sequence; one class is a number
+  kSpans,    ///< scores for being the first and the last token of an answer
+};
+
+/// What a text model is built for.
+struct TextModelInput {
+  std::int64_t vocabulary = 30522;
+  std::int64_t length = 512;  ///< tokens of the longest sequence
+  TextHead head = TextHead::kMasked;
+  std::int64_t classes = 2;  ///< with kClasses
+  bool sentence_pairs =
+      false;  ///< with kMasked: a second head tells of the two segments (next sentence, order)
+};
+
+struct TextOutput {
+  at::Tensor hidden;  ///< [tokens, dim], of all sequences end to end
+  nn::SideOutputs side;
+};
+
+/// The last product of a language model, left to be made with its loss: scores = rows weight^T + bias.
+struct LanguageScores {
+  at::Tensor rows;    ///< [rows, width]
+  at::Tensor weight;  ///< [vocabulary, width]
+  at::Tensor bias;    ///< [vocabulary], undefined for none
+};
+
+/// What text tasks need of a model. Systems derive from it; it is all that the tasks ever see of them.
+class TextModel : public torch::nn::Module {
+ public:
+  virtual TextOutput forward(const nn::PackedTokens& tokens) = 0;
+  /// kMasked, kCausal: scores over the vocabulary for rows [rows, dim] of the hidden states.
+  virtual LanguageScores language_scores(const at::Tensor& rows) = 0;
+  /// kMasked with sentence_pairs: [sequences, 2]
+  virtual at::Tensor pair_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) = 0;
+  /// kClasses: [sequences, classes]
+  virtual at::Tensor class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) = 0;
+  /// kSpans: [tokens, 2], for the first and the last token of an answer
+  virtual at::Tensor span_scores(const at::Tensor& hidden) = 0;
+  virtual nn::ModelDescription describe() const = 0;
+  /// Pictures of what the model did, from its statistics averaged over the evaluation data.
+  virtual std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const {
+    (void)statistics;
+    return {};
+  }
+};
+
+}  // namespace stoa
