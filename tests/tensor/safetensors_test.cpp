@@ -9,6 +9,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
+#include "support/private_memory.h"
 #include "support/temp_dir.h"
 #include "support/thrown.h"
 
@@ -52,6 +53,31 @@ TEST(Safetensors, ShapesAndMetadataComeBack) {
   for (const auto& [name, tensor] : file.tensors)
     EXPECT_EQ(read.tensors.at(name).sizes(), tensor.sizes()) << name;
   EXPECT_EQ(read.metadata, file.metadata);
+}
+
+TEST(Safetensors, MappedTensorsAreTheSameAndOutliveTheirFile) {
+  const TempDir dir;
+  auto file = small_file();
+  file.tensors["a byte that moves what follows"] = at::full({1}, 7, at::kByte);
+  file.tensors["empty"] = at::empty({0, 4});
+  save_safetensors(dir / "a.safetensors", file);
+  const auto mapped = map_safetensors(dir / "a.safetensors");
+  std::filesystem::remove(dir / "a.safetensors");
+  ASSERT_EQ(mapped.tensors.size(), file.tensors.size());
+  for (const auto& [name, tensor] : file.tensors)
+    EXPECT_TRUE(at::equal(mapped.tensors.at(name), tensor)) << name;
+}
+
+TEST(Safetensors, MappedTensorsTakeNoMemoryOfTheirOwn) {
+  constexpr std::int64_t kBytes = 64 << 20;
+  const TempDir dir;
+  save_safetensors(dir / "a.safetensors", {{{"x", at::full({kBytes / 4}, 1.5F)}}, {}});
+  const auto before = test::private_memory();
+  const auto mapped = map_safetensors(dir / "a.safetensors");
+  EXPECT_EQ(mapped.tensors.at("x").sum().item<double>(), 1.5 * kBytes / 4);
+  EXPECT_LT(test::private_memory(), before + kBytes / 4);
+  const auto copied = load_safetensors(dir / "a.safetensors");
+  EXPECT_GT(test::private_memory(), before + kBytes / 2) << "the measure sees copies";
 }
 
 TEST(Safetensors, StridedTensorsAreWrittenInRowOrder) {

@@ -9,6 +9,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
+#include "support/private_memory.h"
 #include "support/temp_dir.h"
 #include "support/thrown.h"
 
@@ -59,6 +60,20 @@ struct Store {
     return dir / "checkpoints" / ("step-" + std::to_string(step)) / name;
   }
 };
+
+TEST(Checkpoint, TablesAreReadWithoutMemoryOfTheirOwn) {
+  constexpr std::int64_t kBytes = 64 << 20;
+  const test::TempDir dir;
+  const CheckpointStore store(dir / "checkpoints");
+  auto large = checkpoint(1);
+  large.sparse = {{"tables.rows", at::full({kBytes / 4}, 0.5F)}};
+  CheckpointStore(dir / "checkpoints").save(large, {}, std::nullopt, true);
+  large = {};
+  const auto before = test::private_memory();
+  const auto read = store.load(1);
+  EXPECT_EQ(read.sparse.at("tables.rows").sum().item<double>(), 0.5 * kBytes / 4);
+  EXPECT_LT(test::private_memory(), before + kBytes / 4);
+}
 
 TEST(CheckpointStore, GivesBackWhatWasSaved) {
   const Store s;

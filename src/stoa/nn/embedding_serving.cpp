@@ -7,6 +7,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/embedding_state.h"
+#include "stoa/nn/table_memory.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::nn {
@@ -21,11 +22,14 @@ std::string numbers_name(std::size_t field) {
   return format("served.numbers.{}", field);
 }
 
-/// int8 embeddings and, beside one another, each row's scale and linear weight.
-std::pair<at::Tensor, at::Tensor> to_bytes(const at::Tensor& embeddings, const at::Tensor& linear) {
+/// Embeddings [rows, dim] as int8 in `bytes`; each row's scale and its linear weight in `numbers` [rows, 2].
+void to_bytes(const at::Tensor& rows, const at::Tensor& bytes, const at::Tensor& numbers) {
+  const auto dim = rows.size(1) - 1;
+  const auto embeddings = rows.narrow(1, 0, dim);
   const auto scale = embeddings.abs().amax(1) / kLargestByte;
-  const auto bytes = (embeddings / scale.clamp_min(1e-30F).unsqueeze(1)).round_().to(at::kChar);
-  return {bytes, at::stack({scale, linear}, 1)};
+  bytes.copy_((embeddings / scale.clamp_min(1e-30F).unsqueeze(1)).round_());
+  numbers.select(1, 0).copy_(scale);
+  numbers.select(1, 1).copy_(rows.select(1, dim));
 }
 
 const at::Tensor& find(const std::map<std::string, at::Tensor>& stored, const std::string& name,
@@ -83,17 +87,28 @@ bool is_served(const std::map<std::string, at::Tensor>& stored) {
 void EmbeddingTables::serve(ServedType type) {
   auto& s = drawn();
   s.require_trainable();
+  const bool bytes = type == ServedType::kInt8;
+  const auto width = s.rule.format.width();
+  const auto place = [&](std::int64_t rows, std::int64_t columns, at::ScalarType stored) {
+    return map_table(rows, columns, s.options.storage, /*random=*/true, stored);
+  };
   ServedTables served;
   for (std::int64_t field = 0; field < s.fields(); ++field) {
-    const auto [embeddings, linear] = s.read_field(field);
-    if (type == ServedType::kInt8) {
-      auto [bytes, numbers] = to_bytes(embeddings, linear);
-      served.rows.push_back(std::move(bytes));
-      served.numbers.push_back(std::move(numbers));
-    } else {
-      const auto both = at::cat({embeddings, linear.unsqueeze(1)}, 1);
-      served.rows.push_back(type == ServedType::kHalf ? both.to(at::kHalf) : both);
-    }
+    const auto size = s.size(field);
+    const auto rows = bytes ? place(size, s.options.dim, at::kChar)
+                            : place(size, width, type == ServedType::kHalf ? at::kHalf : at::kFloat);
+    const auto numbers = bytes ? place(size, 2, at::kFloat) : at::Tensor();
+    // by blocks: a field's table may be larger than memory
+    s.for_all_rows(field, [&](std::int64_t block, const float* from, std::int64_t count) {
+      const auto here = at::from_blob(const_cast<float*>(from), {count, width}, at::kFloat);
+      const auto to = rows.narrow(0, block * kBlock, count);
+      if (bytes)
+        to_bytes(here, to, numbers.narrow(0, block * kBlock, count));
+      else
+        to.copy_(here);
+    });
+    served.rows.push_back(rows);
+    if (bytes) served.numbers.push_back(numbers);
     s.tables[static_cast<std::size_t>(field)] =
         at::Tensor();  // field by field, so that both are never there whole
     s.data[static_cast<std::size_t>(field)] = nullptr;

@@ -35,8 +35,9 @@ class SparseWeights {
   virtual std::int64_t steps() const = 0;
   /// What a resumed run needs, by name, sharing storage with these weights; updates put off stay put off.
   virtual std::map<std::string, at::Tensor> state() const = 0;
-  /// Copies a stored state; one of weights that are only read leaves these likewise. Throws DataError naming
-  /// `source` and the first tensor missing, left over or misshapen.
+  /// Copies a stored state, which is never written to; one of weights that are only read is kept as it is,
+  /// and leaves these likewise. Throws DataError naming `source` and the first tensor missing, left over or
+  /// misshapen.
   virtual void load(const std::map<std::string, at::Tensor>& state, const std::string& source) = 0;
   /// Begins a new training with the weights of a stored state, which may have fewer rows than these: rows
   /// that it lacks stay as drawn, moments and the step count start anew. Throws DataError likewise.

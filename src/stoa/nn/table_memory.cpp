@@ -51,8 +51,9 @@ class NamelessFile {
 
 }  // namespace
 
-at::Tensor map_table(std::int64_t rows, std::int64_t width, const std::string& folder, bool random) {
-  const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(width) * sizeof(float);
+at::Tensor map_table(std::int64_t rows, std::int64_t width, const std::string& folder, bool random,
+                     at::ScalarType type) {
+  const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(width) * c10::elementSize(type);
   void* address = nullptr;
   if (folder.empty()) {
     address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -72,7 +73,7 @@ at::Tensor map_table(std::int64_t rows, std::int64_t width, const std::string& f
     if (random) ::madvise(address, size, MADV_RANDOM);
   }
   return at::from_blob(
-      address, {rows, width}, [size](void* begin) { ::munmap(begin, size); }, at::kFloat);
+      address, {rows, width}, [size](void* begin) { ::munmap(begin, size); }, type);
 }
 
 }  // namespace stoa::nn

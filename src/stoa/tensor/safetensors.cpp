@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -83,6 +84,30 @@ std::string make_header(const std::filesystem::path& file, const TensorFile& con
   return std::string(reinterpret_cast<const char*>(&size), sizeof size) + text;
 }
 
+/// A file's tensors, copied or, with `stay`, where they lie in it.
+TensorFile read(const std::filesystem::path& file, bool stay) {
+  const auto mapped = std::make_shared<const MappedFile>(file);
+  const auto bytes = mapped->bytes();
+  const auto header = parse_safetensors_header(bytes, file.string());
+  TensorFile content;
+  content.metadata = header.metadata;
+  for (const auto& [name, entry] : header.entries) {
+    const auto type = type_of(entry.dtype, file, name);
+    const auto data = bytes.subspan(header.data_offset + entry.begin, entry.end - entry.begin);
+    const bool aligned = reinterpret_cast<std::uintptr_t>(data.data()) % c10::elementSize(type) == 0;
+    if (stay && aligned && !data.empty()) {
+      content.tensors.emplace(
+          name, at::from_blob(
+                    const_cast<std::uint8_t*>(data.data()), entry.shape, [mapped](void*) {}, type));
+      continue;
+    }
+    const auto tensor = at::empty(entry.shape, type);
+    if (!data.empty()) std::memcpy(tensor.mutable_data_ptr(), data.data(), data.size());
+    content.tensors.emplace(name, tensor);
+  }
+  return content;
+}
+
 }  // namespace
 
 std::uint32_t save_safetensors(const std::filesystem::path& file, const TensorFile& content) {
@@ -108,18 +133,11 @@ std::uint32_t save_safetensors(const std::filesystem::path& file, const TensorFi
 }
 
 TensorFile load_safetensors(const std::filesystem::path& file) {
-  const MappedFile mapped(file);
-  const auto bytes = mapped.bytes();
-  const auto header = parse_safetensors_header(bytes, file.string());
-  TensorFile content;
-  content.metadata = header.metadata;
-  for (const auto& [name, entry] : header.entries) {
-    const auto tensor = at::empty(entry.shape, type_of(entry.dtype, file, name));
-    const auto data = bytes.subspan(header.data_offset + entry.begin, entry.end - entry.begin);
-    if (!data.empty()) std::memcpy(tensor.mutable_data_ptr(), data.data(), data.size());
-    content.tensors.emplace(name, tensor);
-  }
-  return content;
+  return read(file, /*stay=*/false);
+}
+
+TensorFile map_safetensors(const std::filesystem::path& file) {
+  return read(file, /*stay=*/true);
 }
 
 }  // namespace stoa

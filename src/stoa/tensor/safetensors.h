@@ -24,4 +24,9 @@ std::uint32_t save_safetensors(const std::filesystem::path& file, const TensorFi
 /// anything truncated or inconsistent (safetensors_header.h lists the checks).
 TensorFile load_safetensors(const std::filesystem::path& file);
 
+/// The same, only to be read: tensors lie in the mapped file (those that are not aligned there are copied),
+/// so that nothing takes memory before it is used, and a file may be larger than memory. They stay valid when
+/// the file is removed or replaced by another; writing to them is a fault.
+TensorFile map_safetensors(const std::filesystem::path& file);
+
 }  // namespace stoa

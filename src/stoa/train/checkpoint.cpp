@@ -115,17 +115,19 @@ void verify_file(const fs::path& file, const Json& written) {
 
 Checkpoint read_checkpoint(const fs::path& folder, bool weights_only) {
   const Json written = read_state(folder);
-  const auto read = [&](const char* name) {
+  const auto verified = [&](const char* name) {
     verify_file(folder / name, written.at("files").at(name));
-    return load_safetensors(folder / name).tensors;
+    return folder / name;
   };
+  const auto read = [&](const char* name) { return load_safetensors(verified(name)).tensors; };
   Checkpoint checkpoint;
   checkpoint.step = written.at("step");
   checkpoint.state = written.at("state");
   checkpoint.model = read(kModel);
   if (!weights_only) checkpoint.optimizer = read(kOptimizer);
   if (written.at("files").contains(kAverage)) checkpoint.average = read(kAverage);
-  if (written.at("files").contains(kSparse)) checkpoint.sparse = read(kSparse);
+  if (written.at("files").contains(kSparse))
+    checkpoint.sparse = map_safetensors(verified(kSparse)).tensors;  // tables may be larger than memory
   return checkpoint;
 }
 

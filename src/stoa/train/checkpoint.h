@@ -21,8 +21,9 @@ struct Checkpoint {
   std::map<std::string, at::Tensor> model;  ///< distinct tensors, shared ones once
   std::map<std::string, at::Tensor> optimizer;
   std::map<std::string, at::Tensor> average;  ///< empty without EMA
-  std::map<std::string, at::Tensor> sparse;   ///< empty without nn::SparseWeights
-  Json state = Json::object();                ///< metrics at this step, best value so far
+  std::map<std::string, at::Tensor>
+      sparse;                   ///< empty without nn::SparseWeights; once read, in the mapped file
+  Json state = Json::object();  ///< metrics at this step, best value so far
 };
 
 /// The checkpoints of a run: folders step-N with model.safetensors, optimizer.safetensors,
