@@ -6,166 +6,132 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
-#include "stoa/ops/attention_kernels.h"
+#include "stoa/base/random.h"
+#include "stoa/ops/attention_heads.h"
 #include "stoa/ops/gemm.h"
-#include "stoa/ops/gemm_kernels.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::ops {
 namespace {
 
+void check_heads(std::int64_t width, std::int64_t heads, const char* where) {
+  if (heads < 1 || width == 0 || width % (3 * heads) != 0)
+    throw ShapeError(
+        format("{}: qkv has width {}, which must be a multiple of 3 x heads = {}", where, width, 3 * heads));
+}
+
 void check(const at::Tensor& qkv, std::int64_t heads) {
   check_shape(qkv, {-1, -1, -1}, "attention: qkv");
-  if (heads < 1 || qkv.size(2) == 0 || qkv.size(2) % (3 * heads) != 0)
-    throw ShapeError(format("attention: qkv has width {}, which must be a multiple of 3 x heads = {}",
-                            qkv.size(2), 3 * heads));
+  check_heads(qkv.size(2), heads, "attention");
 }
 
 bool in_blocks(const at::Tensor& qkv) {
   return has_gemm_blocks() && qkv.is_cpu() && qkv.scalar_type() == at::kFloat;
 }
 
-/// Sizes, and where a head's numbers lie. All strides are between tokens.
-struct Layout {
-  std::int64_t batch, tokens, heads, dim, head_dim;
-  float scale;
+void check_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, double dropout) {
+  check_shape(qkv, {-1, -1}, "packed_attention: qkv");
+  check_heads(qkv.size(1), heads, "packed_attention");
+  check_shape(offsets, {-1}, "packed_attention: offsets");
+  if (!(dropout >= 0 && dropout < 1))
+    throw ShapeError(format("packed_attention: dropout is {}, it must be at least 0 and below 1", dropout));
+  if (!offsets.is_cpu() || offsets.scalar_type() != at::kLong || !offsets.is_contiguous() ||
+      offsets.numel() < 1)
+    throw ShapeError("packed_attention: offsets must be one or more int64 numbers on the CPU");
+  const auto* const at = offsets.const_data_ptr<std::int64_t>();
+  bool rising = at[0] == 0 && at[offsets.numel() - 1] == qkv.size(0);
+  for (std::int64_t i = 1; i < offsets.numel(); ++i) rising = rising && at[i] > at[i - 1];
+  if (!rising)
+    throw ShapeError(
+        format("packed_attention: offsets must rise from 0 to the number of tokens, {}", qkv.size(0)));
+}
 
-  Layout(const at::Tensor& qkv, std::int64_t heads)
-      : batch(qkv.size(0)),
-        tokens(qkv.size(1)),
-        heads(heads),
-        dim(qkv.size(2) / 3),
-        head_dim(dim / heads),
-        scale(static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)))) {}
+/// Offsets of sequences of one length.
+at::Tensor even_offsets(std::int64_t sequences, std::int64_t tokens) {
+  return at::arange(sequences + 1, at::kLong).mul_(tokens);
+}
 
-  std::int64_t qkv_stride() const { return 3 * dim; }
-  std::int64_t query(std::int64_t sample, std::int64_t head) const {
-    return sample * tokens * 3 * dim + head * head_dim;
-  }
-  std::int64_t output(std::int64_t sample, std::int64_t head) const {
-    return sample * tokens * dim + head * head_dim;
-  }
-  /// Queries whose scores against all tokens stay in the cache.
-  std::int64_t queries() const {
-    return std::clamp<std::int64_t>(64 * 1024 / std::max<std::int64_t>(1, tokens) / 16 * 16, 16, 64);
+/// A call of the operator in fp32 on the CPU.
+struct Packed {
+  at::Tensor offsets;
+  std::int64_t heads;
+  bool causal;
+  double dropout;
+  std::int64_t seed;
+
+  /// Calls work(problem, first token, place of the head's numbers in a row, head) for each head of each
+  /// sequence on all threads. Sequences of all lengths fall to every thread.
+  template <class Work>
+  void for_each_head(const at::Tensor& qkv, const Work& work) const {
+    const std::int64_t sequences = offsets.numel() - 1, dim = qkv.size(1) / 3;
+    const auto* const begins = offsets.const_data_ptr<std::int64_t>();
+    at::parallel_for(0, sequences * heads, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = begin; i < end; ++i) {
+        const auto head = i / sequences, sequence = i % sequences;
+        HeadProblem problem{begins[sequence + 1] - begins[sequence], dim, dim / heads, causal,
+                            static_cast<float>(1 - dropout),         0};
+        if (dropout > 0)
+          problem.seed = mix_seed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(sequence),
+                                   static_cast<std::uint64_t>(head)});
+        work(problem, begins[sequence], head * (dim / heads), head);
+      }
+    });
   }
 };
-
-/// A right-hand side whose rows lie `stride` apart.
-RightHandSide strided(const float* data, std::int64_t k, std::int64_t n, std::int64_t stride) {
-  return {data, k, n, stride, kPanel};
-}
-
-float* sized(std::vector<float>& buffer, std::int64_t numbers) {
-  if (std::ssize(buffer) < numbers) buffer.resize(static_cast<std::size_t>(numbers));
-  return buffer.data();
-}
-
-/// Calls work(sample, head) for each pair on all threads.
-template <class Work>
-void for_each_head(const Layout& at, const Work& work) {
-  at::parallel_for(0, at.batch * at.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) work(i / at.heads, i % at.heads);
-  });
-}
-
-void forward_head(const Layout& l, const float* q, float* out, float* log_sum) {
-  thread_local std::vector<float> turned_keys, scores;
-  const float* const k = q + l.dim;
-  const float* const v = k + l.dim;
-  float* const kt = sized(turned_keys, l.head_dim * l.tokens);
-  transpose_block(k, l.qkv_stride(), l.tokens, l.head_dim, kt, l.tokens);
-  for (std::int64_t first = 0; first < l.tokens; first += l.queries()) {
-    const std::int64_t count = std::min(l.queries(), l.tokens - first);
-    float* const s = sized(scores, count * l.tokens);
-    gemm_rows(q + first * l.qkv_stride(), l.qkv_stride(), count, strided(kt, l.head_dim, l.tokens, l.tokens),
-              s, l.tokens, false);
-    softmax_rows(s, l.scale, log_sum + first, count, l.tokens);
-    gemm_rows(s, l.tokens, count, strided(v, l.tokens, l.head_dim, l.qkv_stride()), out + first * l.dim,
-              l.dim, false);
-  }
-}
-
-/// A head's part of the gradient of qkv. Scores are made anew, a column a query, so that the probabilities
-/// are what the products for keys and values need on their left.
-void backward_head(const Layout& l, const float* q, const float* out, const float* grad, const float* log_sum,
-                   float* grad_q) {
-  thread_local std::vector<float> turned, scores, gradients, dots;
-  const float* const k = q + l.dim;
-  const float* const v = k + l.dim;
-  float* const grad_k = grad_q + l.dim;
-  float* const grad_v = grad_k + l.dim;
-  float* const dot = sized(dots, l.tokens);
-  dot_rows(out, l.dim, grad, l.dim, l.tokens, l.head_dim, dot);
-  for (std::int64_t first = 0; first < l.tokens; first += l.queries()) {
-    const std::int64_t count = std::min(l.queries(), l.tokens - first);
-    const float* const qi = q + first * l.qkv_stride();
-    const float* const gi = grad + first * l.dim;
-    float* const s = sized(scores, count * l.tokens);
-    float* const g = sized(gradients, count * l.tokens);
-    float* const t = sized(turned, count * std::max(l.tokens, l.head_dim));
-    transpose_block(qi, l.qkv_stride(), count, l.head_dim, t, count);
-    gemm_rows(k, l.qkv_stride(), l.tokens, strided(t, l.head_dim, count, count), s, count, false);
-    transpose_block(gi, l.dim, count, l.head_dim, t, count);
-    gemm_rows(v, l.qkv_stride(), l.tokens, strided(t, l.head_dim, count, count), g, count, false);
-    softmax_backward_columns(s, g, log_sum + first, dot + first, l.scale, l.tokens, count);
-    const bool add = first > 0;
-    gemm_rows(s, count, l.tokens, strided(gi, count, l.head_dim, l.dim), grad_v, l.qkv_stride(), add);
-    gemm_rows(g, count, l.tokens, strided(qi, count, l.head_dim, l.qkv_stride()), grad_k, l.qkv_stride(),
-              add);
-    transpose_block(g, count, l.tokens, count, t, l.tokens);
-    gemm_rows(t, l.tokens, count, strided(k, l.tokens, l.head_dim, l.qkv_stride()),
-              grad_q + first * l.qkv_stride(), l.qkv_stride(), false);
-  }
-}
 
 struct Pass {
-  at::Tensor output;   // [batch, tokens, dim]
-  at::Tensor log_sum;  // [batch, heads, tokens]
+  at::Tensor output;   // [tokens, dim]
+  at::Tensor log_sum;  // [heads, tokens]
 };
 
-Pass run_forward(const at::Tensor& qkv, std::int64_t heads) {
-  const Layout l(qkv, heads);
-  Pass pass{at::empty({l.batch, l.tokens, l.dim}, qkv.options()),
-            at::empty({l.batch, heads, l.tokens}, qkv.options())};
+Pass run_forward(const at::Tensor& qkv, const Packed& call) {
+  const std::int64_t tokens = qkv.size(0), dim = qkv.size(1) / 3;
+  Pass pass{at::empty({tokens, dim}, qkv.options()), at::empty({call.heads, tokens}, qkv.options())};
   const auto* const from = qkv.const_data_ptr<float>();
   auto* const to = pass.output.mutable_data_ptr<float>();
   auto* const sums = pass.log_sum.mutable_data_ptr<float>();
-  for_each_head(l, [&](std::int64_t sample, std::int64_t head) {
-    forward_head(l, from + l.query(sample, head), to + l.output(sample, head),
-                 sums + (sample * heads + head) * l.tokens);
-  });
+  call.for_each_head(
+      qkv, [&](const HeadProblem& problem, std::int64_t first, std::int64_t column, std::int64_t head) {
+        forward_head(problem, from + first * 3 * dim + column, to + first * dim + column,
+                     sums + head * tokens + first);
+      });
   return pass;
 }
 
-at::Tensor run_backward(const at::Tensor& grad, const at::Tensor& qkv, const Pass& pass, std::int64_t heads) {
-  const Layout l(qkv, heads);
+at::Tensor run_backward(const at::Tensor& grad, const at::Tensor& qkv, const Pass& pass, const Packed& call) {
+  const std::int64_t tokens = qkv.size(0), dim = qkv.size(1) / 3;
   const auto result = at::empty_like(qkv);
-  for_each_head(l, [&](std::int64_t sample, std::int64_t head) {
-    backward_head(l, qkv.const_data_ptr<float>() + l.query(sample, head),
-                  pass.output.const_data_ptr<float>() + l.output(sample, head),
-                  grad.const_data_ptr<float>() + l.output(sample, head),
-                  pass.log_sum.const_data_ptr<float>() + (sample * heads + head) * l.tokens,
-                  result.mutable_data_ptr<float>() + l.query(sample, head));
-  });
+  call.for_each_head(
+      qkv, [&](const HeadProblem& problem, std::int64_t first, std::int64_t column, std::int64_t head) {
+        const std::int64_t wide = first * 3 * dim + column, narrow = first * dim + column;
+        backward_head(problem, qkv.const_data_ptr<float>() + wide,
+                      pass.output.const_data_ptr<float>() + narrow, grad.const_data_ptr<float>() + narrow,
+                      pass.log_sum.const_data_ptr<float>() + head * tokens + first,
+                      result.mutable_data_ptr<float>() + wide);
+      });
   return result;
 }
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv,
-                            std::int64_t heads) {
+                            const at::Tensor& offsets, std::int64_t heads, bool causal, double dropout,
+                            std::int64_t seed) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto input = qkv.contiguous();
-    const auto pass = run_forward(input, heads);
-    context->save_for_backward({input, pass.output, pass.log_sum});
+    const auto pass = run_forward(input, {offsets, heads, causal, dropout, seed});
+    context->save_for_backward({input, pass.output, pass.log_sum, offsets});
     context->saved_data["heads"] = heads;
+    context->saved_data["causal"] = causal;
+    context->saved_data["dropout"] = dropout;
+    context->saved_data["seed"] = seed;
     return pass.output;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -174,37 +140,85 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
       throw Error("attention: second derivatives are only available from attention_reference");
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto saved = context->get_saved_variables();
-    return {run_backward(grads[0].contiguous(), saved[0], {saved[1], saved[2]},
-                         context->saved_data["heads"].toInt()),
-            at::Tensor()};
+    auto& data = context->saved_data;
+    const auto gradient = run_backward(grads[0].contiguous(), saved[0], {saved[1], saved[2]},
+                                       {saved[3], data["heads"].toInt(), data["causal"].toBool(),
+                                        data["dropout"].toDouble(), data["seed"].toInt()});
+    return {gradient, {}, {}, {}, {}, {}};
   }
 };
 
-at::Tensor by_heads(const at::Tensor& qkv, std::int64_t heads, double dropout) {
+at::Tensor by_heads(const at::Tensor& qkv, std::int64_t heads, const std::optional<at::Tensor>& mask,
+                    bool causal, double dropout) {
   const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), dim = qkv.size(2) / 3;
   const auto parts = qkv.view({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
-  const auto mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, dropout);
+  const auto mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], mask, dropout, causal);
   return mixed.transpose(1, 2).reshape({batch, tokens, dim});
 }
 
-at::Tensor compute(const at::Tensor& qkv, std::int64_t heads) {
-  check(qkv, heads);
-  return in_blocks(qkv) ? run_forward(qkv.contiguous(), heads).output : by_heads(qkv, heads, 0);
+/// By ATen: sequences are padded to the longest, and padding is seen by none.
+at::Tensor padded(const at::Tensor& qkv, const Packed& call) {
+  const std::int64_t sequences = call.offsets.numel() - 1;
+  if (sequences == 0) return qkv.narrow(1, 0, qkv.size(1) / 3).clone();
+  const auto lengths = call.offsets.diff();
+  const auto longest = lengths.max().item<std::int64_t>();
+  const auto by_sequence = [&](const at::Tensor& rows) {
+    return rows.view({sequences, longest, rows.size(1)});
+  };
+  if (lengths.eq(longest).all().item<bool>())
+    return by_heads(by_sequence(qkv.contiguous()), call.heads, {}, call.causal, call.dropout).flatten(0, 1);
+  const auto real =
+      at::arange(longest, at::kLong).lt(lengths.unsqueeze(1)).to(qkv.device());  // [sequences, longest]
+  const auto places = real.flatten().nonzero().squeeze(1);
+  const auto spread =
+      by_sequence(at::zeros({sequences * longest, qkv.size(1)}, qkv.options()).index_copy(0, places, qkv));
+  auto seen = real.view({sequences, 1, 1, longest});
+  if (call.causal) seen = seen.logical_and(at::ones({longest, longest}, real.options()).tril());
+  return by_heads(spread, call.heads, seen, false, call.dropout).flatten(0, 1).index_select(0, places);
 }
 
-at::Tensor call(const at::Tensor& qkv, std::int64_t heads) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("stoa::attention", "").typed<decltype(compute)>();
-  return op.call(qkv, heads);
+at::Tensor compute_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
+                          double dropout, std::int64_t seed) {
+  check_packed(qkv, offsets, heads, dropout);
+  const Packed call{offsets, heads, causal, dropout, seed};
+  return in_blocks(qkv) ? run_forward(qkv.contiguous(), call).output : padded(qkv, call);
 }
 
-at::Tensor differentiate(const at::Tensor& qkv, std::int64_t heads) {
+at::Tensor call_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
+                       double dropout, std::int64_t seed) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("stoa::packed_attention", "")
+                             .typed<decltype(compute_packed)>();
+  return op.call(qkv, offsets, heads, causal, dropout, seed);
+}
+
+at::Tensor differentiate_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads,
+                                bool causal, double dropout, std::int64_t seed) {
   if (!qkv.requires_grad() || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call(qkv, heads);
+    return call_packed(qkv, offsets, heads, causal, dropout, seed);
   }
+  check_packed(qkv, offsets, heads, dropout);
+  return in_blocks(qkv) ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed)
+                        : padded(qkv, {offsets, heads, causal, dropout, seed});
+}
+
+at::Tensor shape_only_packed(const at::Tensor& qkv, const at::Tensor&, std::int64_t, bool, double,
+                             std::int64_t) {
+  return at::empty({qkv.size(0), qkv.size(1) / 3}, qkv.options());
+}
+
+/// Sequences of one length, as the packed form takes them.
+at::Tensor evenly(const at::Tensor& qkv, std::int64_t heads, double dropout, std::int64_t seed) {
   check(qkv, heads);
-  return in_blocks(qkv) ? AttentionFunction::apply(qkv, heads) : by_heads(qkv, heads, 0);
+  if (qkv.numel() == 0 || !in_blocks(qkv)) return by_heads(qkv, heads, {}, false, dropout);
+  const auto offsets = even_offsets(qkv.size(0), qkv.size(1));
+  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed)
+      .view({qkv.size(0), qkv.size(1), -1});
+}
+
+at::Tensor compute(const at::Tensor& qkv, std::int64_t heads) {
+  return evenly(qkv, heads, 0, 0);
 }
 
 at::Tensor shape_only(const at::Tensor& qkv, std::int64_t heads) {
@@ -212,33 +226,71 @@ at::Tensor shape_only(const at::Tensor& qkv, std::int64_t heads) {
   return at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
 }
 
+/// A number from the default generator that names a call's dropout.
+std::int64_t dropout_seed(double dropout) {
+  return dropout > 0
+             ? at::randint(std::numeric_limits<std::int64_t>::max(), {1}, at::kLong).item<std::int64_t>()
+             : 0;
+}
+
+/// Scaled scores of one sequence [1, tokens, 3 dim] by heads, hidden keys at minus infinity.
+at::Tensor plain(const at::Tensor& qkv, std::int64_t heads, bool causal) {
+  const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), dim = qkv.size(2) / 3;
+  const auto parts = qkv.reshape({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
+  auto scores = parts[0].matmul(parts[1].transpose(2, 3)) / std::sqrt(static_cast<double>(dim / heads));
+  if (causal) {
+    const auto later = at::ones({tokens, tokens}, qkv.options().dtype(at::kBool)).triu(1);
+    scores = scores.masked_fill(later, -std::numeric_limits<double>::infinity());
+  }
+  return scores.softmax(-1).matmul(parts[2]).transpose(1, 2).reshape({batch, tokens, dim});
+}
+
 }  // namespace
 
 at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout) {
-  if (dropout == 0) return call(qkv, heads);
-  check(qkv, heads);
-  return by_heads(qkv, heads, dropout);
+  return evenly(qkv, heads, dropout, dropout_seed(dropout));
 }
 
 at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads) {
   check(qkv, heads);
-  const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), dim = qkv.size(2) / 3;
-  const auto parts = qkv.reshape({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
-  const auto scores = parts[0].matmul(parts[1].transpose(2, 3)) / std::sqrt(static_cast<double>(dim / heads));
-  return scores.softmax(-1).matmul(parts[2]).transpose(1, 2).reshape({batch, tokens, dim});
+  return plain(qkv, heads, false);
+}
+
+at::Tensor packed_attention(const at::Tensor& qkv, const at::Tensor& offsets,
+                            const PackedAttentionOptions& options) {
+  return call_packed(qkv, offsets, options.heads, options.causal, options.dropout,
+                     dropout_seed(options.dropout));
+}
+
+at::Tensor packed_attention_reference(const at::Tensor& qkv, const at::Tensor& offsets,
+                                      const PackedAttentionOptions& options) {
+  check_packed(qkv, offsets, options.heads, 0);
+  std::vector<at::Tensor> outputs = {qkv.new_empty({0, qkv.size(1) / 3})};
+  const auto* const begins = offsets.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i + 1 < offsets.numel(); ++i)
+    outputs.push_back(
+        plain(qkv.slice(0, begins[i], begins[i + 1]).unsqueeze(0), options.heads, options.causal).squeeze(0));
+  return at::cat(outputs);
 }
 
 TORCH_LIBRARY_FRAGMENT(stoa, m) {
   m.def("attention(Tensor qkv, int heads) -> Tensor");
+  m.def(
+      "packed_attention(Tensor qkv, Tensor offsets, int heads, bool causal, float dropout, int seed) -> "
+      "Tensor");
 }
-TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
+TORCH_LIBRARY_IMPL(stoa, CompositeImplicitAutograd, m) {
   m.impl("attention", &compute);
 }
+TORCH_LIBRARY_IMPL(stoa, CompositeExplicitAutograd, m) {
+  m.impl("packed_attention", &compute_packed);
+}
 TORCH_LIBRARY_IMPL(stoa, Autograd, m) {
-  m.impl("attention", &differentiate);
+  m.impl("packed_attention", &differentiate_packed);
 }
 TORCH_LIBRARY_IMPL(stoa, Meta, m) {
   m.impl("attention", &shape_only);
+  m.impl("packed_attention", &shape_only_packed);
 }
 
 }  // namespace stoa::ops

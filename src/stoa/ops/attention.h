@@ -10,11 +10,29 @@ namespace stoa::ops {
 /// makes it (queries, keys, values, each by heads) -> [batch, tokens, dim]. Differentiable. In fp32 on the
 /// CPU nothing of size [tokens, tokens] is kept and nothing is copied from or to other layouts: every head
 /// reads and writes its part of qkv and of its gradient where it lies. `dropout` is applied to the
-/// probabilities; with dropout, other types and other devices it is ATen's scaled_dot_product_attention.
-/// Throws ShapeError for shapes that do not fit.
+/// probabilities. Other types and other devices take ATen's scaled_dot_product_attention. Throws ShapeError
+/// for shapes that do not fit.
 at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout = 0);
 
 /// The same of plain ATen calls, without dropout.
 at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads);
+
+/// How the tokens of packed sequences see one another.
+struct PackedAttentionOptions {
+  std::int64_t heads = 1;
+  bool causal = false;  ///< a token sees itself and those before it
+  double dropout = 0;   ///< on the probabilities
+};
+
+/// Attention within sequences of several lengths that lie end to end: qkv [tokens, 3 dim] -> [tokens, dim];
+/// offsets [sequences + 1] int64 on the CPU say where each begins, from 0 to tokens, and none is empty. Else
+/// as attention(): in fp32 on the CPU no padding is computed; which probabilities are dropped depends on one
+/// number from the default generator and on sequence, head, query and key, not on the number of threads.
+at::Tensor packed_attention(const at::Tensor& qkv, const at::Tensor& offsets,
+                            const PackedAttentionOptions& options);
+
+/// The same of plain ATen calls, sequence by sequence, without dropout.
+at::Tensor packed_attention_reference(const at::Tensor& qkv, const at::Tensor& offsets,
+                                      const PackedAttentionOptions& options);
 
 }  // namespace stoa::ops

@@ -66,6 +66,55 @@ void softmax_backward_impl(float* s, float* g, const float* log_sum, const float
     });
 }
 
+/// 32 random bits of a query's seed and a key: MurmurHash3's finaliser on their combination.
+template <class D>
+HWY_INLINE hn::Vec<D> mixed_bits(D d, hn::Vec<D> query_seed, hn::Vec<D> key) {
+  auto x = hn::Add(query_seed, hn::Mul(key, hn::Set(d, 0x9e3779b9U)));
+  x = hn::Mul(hn::Xor(x, hn::ShiftRight<16>(x)), hn::Set(d, 0x85ebca6bU));
+  x = hn::Mul(hn::Xor(x, hn::ShiftRight<13>(x)), hn::Set(d, 0xc2b2ae35U));
+  return hn::Xor(x, hn::ShiftRight<16>(x));
+}
+
+/// 1 / keep for what stays, 0 for what is dropped; 24 bits decide, which a float compares exactly.
+HWY_INLINE Floats kept(Tag<float> d, hn::Vec<hn::RebindToUnsigned<Tag<float>>> bits, float keep) {
+  const hn::RebindToSigned<Tag<float>> whole;
+  const auto uniform = hn::ConvertTo(d, hn::BitCast(whole, hn::ShiftRight<8>(bits)));
+  return hn::IfThenElseZero(hn::Lt(uniform, hn::Set(d, keep * 16777216.0F)), hn::Set(d, 1.0F / keep));
+}
+
+void drop_rows_impl(float* probabilities, const std::uint32_t* query_seeds, float keep, std::int64_t rows,
+                    std::int64_t columns) {
+  const Tag<float> d;
+  const hn::RebindToUnsigned<Tag<float>> whole;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float* const row = probabilities + r * columns;
+    const auto seed = hn::Set(whole, query_seeds[r]);
+    sweep(d, columns, [&](auto part, std::int64_t i) HWY_ATTR {
+      const auto key = hn::Iota(whole, static_cast<std::uint32_t>(i));
+      part.store(d, hn::Mul(part.load(d, row + i), kept(d, mixed_bits(whole, seed, key), keep)), row + i);
+    });
+  }
+}
+
+void softmax_dropout_backward_impl(float* s, float* g, const float* log_sum, const float* dot,
+                                   const std::uint32_t* query_seeds, float keep, float scale,
+                                   std::int64_t rows, std::int64_t columns) {
+  const Tag<float> d;
+  const hn::RebindToUnsigned<Tag<float>> whole;
+  const auto factor = hn::Set(d, scale);
+  for (std::int64_t r = 0; r < rows; ++r, s += columns, g += columns) {
+    const auto key = hn::Set(whole, static_cast<std::uint32_t>(r));
+    sweep(d, columns, [&](auto part, std::int64_t i) HWY_ATTR {
+      const auto seeds = hn::BitCast(whole, part.load(d, reinterpret_cast<const float*>(query_seeds) + i));
+      const auto mask = kept(d, mixed_bits(whole, seeds, key), keep);
+      const auto p = exp_or_nan(d, hn::MulSub(part.load(d, s + i), factor, part.load(d, log_sum + i)));
+      part.store(d, hn::Mul(p, mask), s + i);
+      const auto through = hn::MulSub(part.load(d, g + i), mask, part.load(d, dot + i));
+      part.store(d, hn::Mul(hn::Mul(p, factor), through), g + i);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace stoa::ops
@@ -77,6 +126,8 @@ namespace stoa::ops {
 HWY_EXPORT(softmax_rows_impl);
 HWY_EXPORT(dot_rows_impl);
 HWY_EXPORT(softmax_backward_impl);
+HWY_EXPORT(drop_rows_impl);
+HWY_EXPORT(softmax_dropout_backward_impl);
 
 void softmax_rows(float* scores, float scale, float* log_sum, std::int64_t rows, std::int64_t columns) {
   STOA_SIMD_DISPATCH(softmax_rows_impl)(scores, scale, log_sum, rows, columns);
@@ -90,6 +141,18 @@ void dot_rows(const float* a, std::int64_t a_stride, const float* b, std::int64_
 void softmax_backward_columns(float* s, float* g, const float* log_sum, const float* dot, float scale,
                               std::int64_t rows, std::int64_t columns) {
   STOA_SIMD_DISPATCH(softmax_backward_impl)(s, g, log_sum, dot, scale, rows, columns);
+}
+
+void drop_rows(float* probabilities, const std::uint32_t* query_seeds, float keep, std::int64_t rows,
+               std::int64_t columns) {
+  STOA_SIMD_DISPATCH(drop_rows_impl)(probabilities, query_seeds, keep, rows, columns);
+}
+
+void softmax_dropout_backward_columns(float* s, float* g, const float* log_sum, const float* dot,
+                                      const std::uint32_t* query_seeds, float keep, float scale,
+                                      std::int64_t rows, std::int64_t columns) {
+  STOA_SIMD_DISPATCH(softmax_dropout_backward_impl)
+  (s, g, log_sum, dot, query_seeds, keep, scale, rows, columns);
 }
 
 }  // namespace stoa::ops

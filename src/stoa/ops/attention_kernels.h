@@ -19,4 +19,15 @@ void dot_rows(const float* a, std::int64_t a_stride, const float* b, std::int64_
 void softmax_backward_columns(float* s, float* g, const float* log_sum, const float* dot, float scale,
                               std::int64_t rows, std::int64_t columns);
 
+/// Probabilities [rows, columns], a row a query, in place: each is divided by `keep`, or becomes 0 with
+/// probability 1 - keep. Which do depends on the query's seed and the key's number alone.
+void drop_rows(float* probabilities, const std::uint32_t* query_seeds, float keep, std::int64_t rows,
+               std::int64_t columns);
+
+/// softmax_backward_columns() where the probabilities went through drop_rows(): s becomes what that made of
+/// them, and g, the gradient of that, becomes the scores' gradient.
+void softmax_dropout_backward_columns(float* s, float* g, const float* log_sum, const float* dot,
+                                      const std::uint32_t* query_seeds, float keep, float scale,
+                                      std::int64_t rows, std::int64_t columns);
+
 }  // namespace stoa::ops
