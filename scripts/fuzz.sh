@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the libFuzzer targets (clang) and runs each, starting from small valid files.
 # Usage: scripts/fuzz.sh [SECONDS [TARGET...]]   default: 60 seconds each of idx cifar tar tfrecord image safetensors recipe
-# click_text click_rows
+# click_text click_rows token_index tsv wordpiece bpe tokenizer_json
 # What it finds is left in build/fuzz/findings/; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[[ ${#targets[@]} -gt 0 ]] || targets=(idx cifar tar tfrecord image safetensors recipe click_text click_rows)
+[[ ${#targets[@]} -gt 0 ]] || targets=(idx cifar tar tfrecord image safetensors recipe click_text click_rows token_index tsv
+  wordpiece bpe tokenizer_json)
 
 command -v clang++ >/dev/null || { echo "fuzz.sh: clang++ was not found; install clang (Debian and Ubuntu: apt install clang)" >&2; exit 1; }
 cmake --preset fuzz >/dev/null  # says what is missing

@@ -5,6 +5,7 @@
 #include "stoa/data/tabular/parse.h"
 #include "stoa/data/tabular/row_file.h"
 #include "stoa/data/tabular/vocabulary.h"
+#include "stoa/data/text/token_file.h"
 #include "support/image_files.h"
 #include "support/temp_dir.h"
 
@@ -108,6 +109,66 @@ std::vector<Bytes> click_files() {
           text(stoa::Vocabulary::build(stoa::CellType::kHex, true, digits, 1, nullptr))};
 }
 
+/// A pair of index and tokens, behind the number of the index's bytes.
+Bytes token_pair(stoa::TokenType type, const std::vector<std::int32_t>& sizes,
+                 const std::vector<std::int64_t>& bounds, const std::vector<std::int32_t>& ids) {
+  const std::string index = stoa::token_index(type, sizes, bounds);
+  Bytes pair = {static_cast<std::uint8_t>(index.size() % 256), static_cast<std::uint8_t>(index.size() / 256)};
+  append(pair, text(index));
+  append(pair, text(stoa::token_bytes(type, ids)));
+  return pair;
+}
+
+std::vector<Bytes> token_pairs() {
+  using Type = stoa::TokenType;
+  const std::vector<std::int32_t> ids = {5, 0, 99, 7, 7, 1};
+  std::vector<Bytes> pairs = {token_pair(Type::kI32, {}, {0}, {}),
+                              text(stoa::token_index(Type::kU16, std::vector<std::int32_t>{2, 1, 3},
+                                                     std::vector<std::int64_t>{0, 1, 3}))};
+  for (const Type type : {Type::kU8, Type::kI8, Type::kI16, Type::kI32, Type::kI64, Type::kU16})
+    pairs.push_back(token_pair(type, {2, 1, 0, 3}, {0, 2, 2, 4}, ids));
+  return pairs;
+}
+
+std::vector<Bytes> text_tables() {
+  return {text("sentence\tlabel\na \"gem\t1\ndull .\t0\n"),
+          text("gj04\t0\t*\tThey drank.\n"),
+          text("index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n"),
+          text("\xef\xbb\xbfindex\tsentence1\tsentence2\tscore\r\n0\tA\tB\t4.75\r\n"),
+          text("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\t0\n4\t5\n"),
+          text("{\"sentence\": \"a\", \"label\": 1}\n{\"sentence\": \"\\u00e9\", \"label\": \"x\"}\n"),
+          text("Who?\tHe.\n{\"question\": \"a\", \"context\": \"b\", \"id\": \"c\"}\n"),
+          text("{\"data\":[{\"paragraphs\":[{\"context\":\"\xc3\xa9 one two\",\"qas\":[{\"id\":\"q\","
+               "\"question\":\"w\",\"is_impossible\":false,\"answers\":[{\"text\":\"two\",\"answer_start\":6}"
+               "]}]}]}"
+               "]}")};
+}
+
+/// A vocabulary and a text, with a zero byte between.
+std::vector<Bytes> with_texts(const std::vector<std::string>& vocabularies) {
+  std::vector<Bytes> files;
+  for (const std::string& vocabulary : vocabularies)
+    for (const char* read :
+         {"The caf\xc3\xa9s' [MASK] don't", "  e\xcc\x81\xcc\xa3 \xe4\xb8\xad\xe6\x96\x87\xff<x> 42",
+          "\xcd\x84\xe3\x80\xae\xec\xa2\x96\xc4\xb0 a\t\n b's"})
+      files.push_back(text(vocabulary + std::string(1, '\0') + read));
+  return files;
+}
+
+std::vector<Bytes> tokenizer_jsons() {
+  const std::string added =
+      R"("added_tokens":[{"id":0,"content":"[UNK]","special":true},{"id":4,"content":"<x>","lstrip":true,"rstrip":true,)"
+      R"("single_word":true,"normalized":true,"special":false}],)";
+  return with_texts(
+      {"{" + added +
+           R"("normalizer":{"type":"BertNormalizer","lowercase":true},"pre_tokenizer":{"type":"BertPreTokenizer"},)"
+           R"("decoder":{"type":"WordPiece"},"model":{"type":"WordPiece","max_input_chars_per_word":9,)"
+           R"("vocab":{"[UNK]":0,"the":1,"##s":2,"e":3}}})",
+       "{" + added +
+           R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":true},"model":{"type":"BPE",)"
+           R"("unk_token":"[UNK]","fuse_unk":true,"vocab":{"[UNK]":0,"a":1,"b":2,"ab":3},"merges":["a b"]}})"});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -125,4 +186,9 @@ int main(int argc, char** argv) {
   save_all(folder / "recipe", recipes());
   save_all(folder / "click_text", click_texts());
   save_all(folder / "click_rows", click_files());
+  save_all(folder / "tsv", text_tables());
+  save_all(folder / "token_index", token_pairs());
+  save_all(folder / "wordpiece", with_texts({"", "[UNK]\n[MASK]\nthe\n##s\ne\n##\xcc\x81\nthe\r\n"}));
+  save_all(folder / "bpe", with_texts({"", "#version: 0.2\na b\nb c\n\xc4\xa0 a\nab c\n", "e e\nee ee\n"}));
+  save_all(folder / "tokenizer_json", tokenizer_jsons());
 }

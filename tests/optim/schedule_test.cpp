@@ -51,6 +51,15 @@ TEST(Schedule, AShareThatRoundsToNothingIsOneStep) {
   EXPECT_EQ(learning_rate(schedule(ScheduleKind::kLinear, 0.01), 1, 1, 7), 1);
 }
 
+TEST(Schedule, AWholeDecayDropsWhereTheWarmupEnds) {
+  auto options = schedule(ScheduleKind::kLinear, 10);
+  options.whole_decay = true;
+  EXPECT_NEAR(learning_rate(options, 1, 9, 100), 0.9, 1e-12);
+  EXPECT_NEAR(learning_rate(options, 1, 10, 100), 1 - 10.0 / 100, 1e-12);
+  EXPECT_NEAR(learning_rate(options, 1, 55, 100), 0.45, 1e-12);
+  EXPECT_NEAR(learning_rate(options, 1, 100, 100), 0, 1e-12);
+}
+
 TEST(Schedule, NoWarmupStartsAtThePeak) {
   for (const auto kind : kKinds)
     if (kind != ScheduleKind::kOneCycle) {

@@ -9,9 +9,11 @@
 #include "stoa/base/interrupt.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/data_text.h"
 #include "stoa/cli/table.h"
 #include "stoa/data/tabular/prepare.h"
 #include "stoa/data/tabular/statistics.h"
+#include "stoa/data/text/prepared_text.h"
 #include "stoa/train/chart.h"
 #include "stoa/train/html.h"
 
@@ -149,6 +151,8 @@ void describe_command(const Program& program, const DescribeArguments& arguments
   if (!arguments.out.empty() && out.extension() != ".html")
     throw ConfigError(
         format("--out {}: the picture is a page of HTML; give a name that ends in .html", arguments.out));
+  if (is_prepared_text(arguments.folder))
+    return describe_text_command(program, arguments.folder, arguments.out);
   const TabularStatistics statistics = describe_tabular(arguments.folder);
   Json json = statistics.to_json();
   std::string text = as_text(statistics);
@@ -166,9 +170,22 @@ struct PrepareArguments {
   std::vector<std::string> inputs;
   std::string out, schema, vocabulary, vocabulary_of, preprocess = "official";
   std::int64_t min_count = 0;
+  std::vector<CLI::Option*> click_flags;  // those that are not for text
+  PrepareTextFlags text;
 };
 
+/// Throws ConfigError where one of `flags` was given.
+void refuse_flags(const std::vector<CLI::Option*>& flags, const std::string& source) {
+  for (const CLI::Option* flag : flags)
+    if (flag->count() > 0) throw ConfigError(format("{} is not for {}", flag->get_name(), source));
+}
+
 void prepare_command(const Program& program, const PrepareArguments& arguments, bool with_min_count) {
+  const bool is_text = arguments.options.source == "text";
+  refuse_flags(is_text ? arguments.click_flags : arguments.text.options, arguments.options.source);
+  if (is_text)
+    return prepare_text_command(program, arguments.text, arguments.inputs, arguments.out,
+                                arguments.options.overwrite);
   install_interrupt_handler();
   PrepareOptions options = arguments.options;
   options.inputs.assign(arguments.inputs.begin(), arguments.inputs.end());
@@ -189,54 +206,69 @@ void prepare_command(const Program& program, const PrepareArguments& arguments, 
                format("{}: {}\n{}", arguments.out, summary(statistics), text_table(split_rows(statistics))));
 }
 
+void add_click_flags(CLI::App& command, PrepareArguments& arguments, CLI::Option*& min_count) {
+  std::vector<CLI::Option*>& flags = arguments.click_flags;
+  PrepareOptions& options = arguments.options;
+  flags.push_back(command.add_option("--schema", arguments.schema, "csv: TOML file that names the columns")
+                      ->type_name("FILE"));
+  flags.push_back(command.add_option("--preprocess", arguments.preprocess,
+                                     "official (numbers scaled to 0..1) or bars (bucketed to ids)"));
+  set_words(*flags.back(), {"official", "bars"});
+  flags.push_back(command.add_option("--vocabulary", arguments.vocabulary,
+                                     "exact, threshold (rare values share id 0) or hash"));
+  set_words(*flags.back(), {"exact", "threshold", "hash"});
+  min_count =
+      command
+          .add_option("--min-count", arguments.min_count, "threshold: training rows that give a value an id")
+          ->type_name("N");
+  flags.push_back(min_count);
+  flags.push_back(
+      command.add_option("--buckets", options.buckets, "hash: ids of each field")->type_name("N"));
+  flags.push_back(command
+                      .add_option("--split", options.split,
+                                  "random, seq (the last seventh is for test) or shares such as 8:1:1")
+                      ->type_name("RULE"));
+  flags.push_back(
+      command.add_option("--seed", options.seed, "of the random split and the hash")->type_name("N"));
+  flags.push_back(command
+                      .add_option("--vocabulary-of", arguments.vocabulary_of,
+                                  "prepared data whose ids are kept; new values follow them")
+                      ->type_name("DIR"));
+}
+
 void add_prepare(Program& program, CLI::App& parent) {
   const auto arguments = std::make_shared<PrepareArguments>();
   const auto min_count = std::make_shared<CLI::Option*>(nullptr);
   CLI::App& command = add_subcommand(
-      program, parent, "prepare", "turn raw click logs into the form that training reads",
+      program, parent, "prepare", "turn raw click logs or text into the form that training reads",
       "stoa data prepare criteo train.txt.gz --out data/criteo\n"
-      "  stoa data prepare csv clicks.csv --schema clicks.toml --out data/clicks",
+      "  stoa data prepare csv clicks.csv --schema clicks.toml --out data/clicks\n"
+      "  stoa data prepare text wiki/ --tokenizer vocab.txt --out data/wiki",
       [&program, arguments, min_count] { prepare_command(program, *arguments, (*min_count)->count() > 0); });
-  PrepareOptions& options = arguments->options;
-  set_words(*command.add_option("FORMAT", options.source, "criteo, avazu, csv or movielens")->required(),
-            {"criteo", "avazu", "csv", "movielens"});
-  command.add_option("RAW", arguments->inputs, "raw files, plain, .gz or .zst (movielens: its folder)")
+  const std::vector<std::string> sources = {"criteo", "avazu", "csv", "movielens", "text"};
+  set_words(*command.add_option("FORMAT", arguments->options.source, "criteo, avazu, csv, movielens or text")
+                 ->required(),
+            sources);
+  command
+      .add_option("RAW", arguments->inputs,
+                  "raw files, plain, .gz or .zst (movielens: its folder; text: folders too)")
       ->type_name("")
       ->required();
   command.add_option("--out", arguments->out, "folder to write; an interrupted preparation goes on")
       ->type_name("DIR")
       ->required();
-  command.add_option("--schema", arguments->schema, "csv: TOML file that names the columns")
-      ->type_name("FILE");
-  set_words(*command.add_option("--preprocess", arguments->preprocess,
-                                "official (numbers scaled to 0..1) or bars (bucketed to ids)"),
-            {"official", "bars"});
-  set_words(*command.add_option("--vocabulary", arguments->vocabulary,
-                                "exact, threshold (rare values share id 0) or hash"),
-            {"exact", "threshold", "hash"});
-  *min_count =
-      command
-          .add_option("--min-count", arguments->min_count, "threshold: training rows that give a value an id")
-          ->type_name("N");
-  command.add_option("--buckets", options.buckets, "hash: ids of each field")->type_name("N");
-  command
-      .add_option("--split", options.split,
-                  "random, seq (the last seventh is for test) or shares such as 8:1:1")
-      ->type_name("RULE");
-  command.add_option("--seed", options.seed, "of the random split and the hash")->type_name("N");
-  command
-      .add_option("--vocabulary-of", arguments->vocabulary_of,
-                  "prepared data whose ids are kept; new values follow them")
-      ->type_name("DIR");
-  command.add_flag("--overwrite", options.overwrite, "replace other prepared data in the folder");
+  add_click_flags(command, *arguments, *min_count);
+  add_text_flags(command, arguments->text);
+  command.add_flag("--overwrite", arguments->options.overwrite, "replace other prepared data in the folder");
 }
 
 void add_describe(Program& program, CLI::App& parent) {
   const auto arguments = std::make_shared<DescribeArguments>();
-  CLI::App& command = add_subcommand(program, parent, "describe",
-                                     "fields, vocabularies, long tail and click rate of prepared data",
-                                     "stoa data describe data/criteo --out criteo.html",
-                                     [&program, arguments] { describe_command(program, *arguments); });
+  CLI::App& command =
+      add_subcommand(program, parent, "describe",
+                     "what prepared data hold: fields and click rate, or lengths and frequent tokens",
+                     "stoa data describe data/criteo --out criteo.html",
+                     [&program, arguments] { describe_command(program, *arguments); });
   command.add_option("DIR", arguments->folder, "folder of prepared data")->type_name("")->required();
   command.add_option("--out", arguments->out, "also as a page with pictures: a name that ends in .html")
       ->type_name("FILE");
@@ -245,8 +277,9 @@ void add_describe(Program& program, CLI::App& parent) {
 }  // namespace
 
 void add_data(Program& program) {
-  CLI::App& command = add_command(program, "data", "prepare click logs for training, and describe them",
-                                  "stoa data prepare movielens ml-latest-small --out data/movielens", [] {});
+  CLI::App& command =
+      add_command(program, "data", "prepare click logs and text for training, and describe them",
+                  "stoa data prepare movielens ml-latest-small --out data/movielens", [] {});
   command.callback(nullptr);  // it would run after the chosen one's
   command.require_subcommand(1);
   add_prepare(program, command);

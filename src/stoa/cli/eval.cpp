@@ -22,17 +22,22 @@ struct EvalArguments {
   std::string run;
   std::string checkpoint = "last";
   bool int8 = false;
-  std::string examples;  // folder
+  std::string examples, predictions;  // folders
   std::int64_t count = 5;
 };
+
+EvaluateOptions evaluate_options(const LoadedRun& loaded) {
+  EvaluateOptions options;
+  options.batch_size = loaded.recipe.train.eval_batch_size;
+  options.workers = static_cast<int>(loaded.recipe.train.workers);
+  return options;
+}
 
 }  // namespace
 
 Evaluation evaluate_run(LoadedRun& loaded) {
   std::optional<Progress> progress;  // the first call, before the first batch, tells the number of samples
-  EvaluateOptions options;
-  options.batch_size = loaded.recipe.train.eval_batch_size;
-  options.workers = static_cast<int>(loaded.recipe.train.workers);
+  EvaluateOptions options = evaluate_options(loaded);
   options.exhibits = true;
   options.progress = [&](std::int64_t done, std::int64_t total) {
     if (interrupted()) throw Interrupted("interrupted; nothing was written");
@@ -64,6 +69,15 @@ void keep_evaluation(const LoadedRun& loaded, const Evaluation& evaluation, cons
                   (run / "evaluation.json").string(), thousands(newest)));
 }
 
+void save_predictions(LoadedRun& loaded, const std::string& folder) {
+  const AutocastScope autocast(loaded.runtime);
+  const auto files = loaded.task->save_predictions(folder, evaluate_options(loaded));
+  if (files.empty())
+    throw ConfigError(format("--save-predictions: the task {} has no form for predictions of test data",
+                             loaded.recipe.task_name));
+  for (const auto& file : files) log_info(format("wrote {}", file));
+}
+
 void eval_command(const Program& program, const EvalArguments& arguments) {
   if (arguments.count < 1)
     throw ConfigError(format("--count is {}; at least 1 example is needed", arguments.count));
@@ -71,6 +85,7 @@ void eval_command(const Program& program, const EvalArguments& arguments) {
   LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, true);
   if (arguments.int8) nn::round_experts_to_int8(loaded.task->model());
   if (!arguments.examples.empty()) loaded.task->save_examples(arguments.examples, arguments.count);
+  if (!arguments.predictions.empty()) save_predictions(loaded, arguments.predictions);
   const Evaluation evaluation = evaluate_run(loaded);
   const InferenceSpeed speed =
       measure_inference(*loaded.task, loaded.runtime, loaded.recipe.train.eval_batch_size);
@@ -101,6 +116,10 @@ void add_eval(Program& program) {
   command
       .add_option("--save-examples", arguments->examples,
                   "also write evaluation inputs as files for `stoa predict`")
+      ->type_name("DIR");
+  command
+      .add_option("--save-predictions", arguments->predictions,
+                  "also write the answers to the test data as benchmarks want them handed in")
       ->type_name("DIR");
   command.add_option("--count", arguments->count, "how many of them; 5 if not given")->type_name("N");
 }

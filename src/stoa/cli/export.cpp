@@ -21,6 +21,7 @@ namespace {
 struct ExportArguments {
   std::string run, out;
   std::string checkpoint = "last";
+  std::string form = "run";
   std::string tables;  // "fp32", "fp16", "int8"; empty where the model has none
   bool unmeasured = false;
 };
@@ -44,6 +45,7 @@ void write_export(LoadedRun& loaded, const ExportArguments& arguments) {
     Json info = loaded.folder.info();
     info["exported"] = {{"from", arguments.run}, {"step", loaded.step}, {"tables", arguments.tables}};
     folder.write_info(info);
+    loaded.task->save_files(folder.files());
     Checkpoint checkpoint;
     checkpoint.step = loaded.step;
     checkpoint.model = nn::module_state(loaded.task->model());
@@ -53,6 +55,32 @@ void write_export(LoadedRun& loaded, const ExportArguments& arguments) {
     folder.abandon();
     throw;
   }
+}
+
+/// Writes the model as Hugging Face's libraries keep it: whole, or not at all.
+void export_pretrained(const Program& program, const ExportArguments& arguments) {
+  const fs::path out = arguments.out;
+  if (fs::exists(out)) throw ConfigError(format("{} exists already; name a new folder", out.string()));
+  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, false);
+  const fs::path part = out.parent_path() / format(".{}.part", out.filename().string());
+  std::error_code code;
+  fs::remove_all(part, code);
+  fs::create_directories(part, code);
+  if (code) throw IoError(format("cannot make the folder {}: {}", part.string(), code.message()));
+  try {
+    loaded.task->save_pretrained(part);
+    fs::rename(part, out, code);
+    if (code)
+      throw IoError(format("cannot rename {} to {}: {}", part.string(), out.string(), code.message()));
+  } catch (...) {
+    fs::remove_all(part, code);
+    throw;
+  }
+  const auto size = size_of(out);
+  print_result(program,
+               {{"run", arguments.run}, {"out", arguments.out}, {"step", loaded.step}, {"bytes", size}},
+               format("{}: step {}, {}, in Hugging Face's form\n", arguments.out, thousands(loaded.step),
+                      bytes(static_cast<double>(size))));
 }
 
 void export_command(const Program& program, const ExportArguments& arguments) {
@@ -96,12 +124,19 @@ void add_export(Program& program) {
   const auto arguments = std::make_shared<ExportArguments>();
   CLI::App& command =
       add_command(program, "export", "a run's weights alone, as small as they go, for eval and predict",
-                  "stoa export runs/criteo-0 --out served --tables int8",
-                  [&program, arguments] { export_command(program, *arguments); });
+                  "stoa export runs/criteo-0 --out served --tables int8", [&program, arguments] {
+                    arguments->form == "run" ? export_command(program, *arguments)
+                                             : export_pretrained(program, *arguments);
+                  });
   command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
   command.add_option("--out", arguments->out, "folder to make")->type_name("DIR")->required();
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
+  set_words(*command.add_option(
+                "--form", arguments->form,
+                "a run folder, or config.json, safetensors and tokenizer for other programs; run if "
+                "not given"),
+            {"run", "hugging_face"});
   set_words(*command.add_option("--tables", arguments->tables,
                                 "what embedding tables are kept in; fp32 if not given"),
             {"fp32", "fp16", "int8"});

@@ -18,12 +18,22 @@ struct PredictArguments {
   std::string run;
   std::vector<std::int64_t> latency;  // sizes of batches to time
   std::vector<std::string> files;
+  std::vector<std::string> set;  // of the table [task]
   std::string checkpoint = "last";
   bool int8 = false;
 };
 
+/// What is said of the task may change how it answers; anything else is what the run was trained with.
+void check_set(const std::vector<std::string>& set) {
+  for (const auto& assignment : set)
+    if (!assignment.starts_with("task."))
+      throw ConfigError(
+          format("--set {}: a run keeps its recipe; only keys of [task] can be set here", assignment));
+}
+
 void predict_command(const Program& program, const PredictArguments& arguments) {
-  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, false);
+  check_set(arguments.set);
+  LoadedRun loaded = load_run(arguments.run, catalog(), arguments.checkpoint, false, arguments.set);
   if (arguments.int8) nn::round_experts_to_int8(loaded.task->model());
   const AutocastScope autocast(loaded.runtime);
   const ops::KeepPacked keep_packed;
@@ -77,9 +87,12 @@ void add_predict(Program& program) {
                   });
   command.add_option("RUN", arguments->run, "folder of a run")->type_name("")->required();
   command
-      .add_option("FILE", arguments->files,
-                  "files to answer for: images, or rows as CSV or JSON lines (- is the standard input)")
+      .add_option(
+          "FILE", arguments->files,
+          "what to answer for: files with an image or with a row a line (- is the standard input), or text")
       ->type_name("");
+  add_set_option(command, arguments->set)
+      ->description("change a key of the recipe's [task]; may be repeated");
   command.add_option("--checkpoint", arguments->checkpoint, "last, best, or a step; last if not given")
       ->type_name("CHECKPOINT");
   command

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <optional>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -40,6 +41,38 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
 at::Tensor AttentionImpl::forward(const at::Tensor& x) {
   const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
   return out->forward(ops::attention(qkv, options_.heads, is_training() ? options_.dropout : 0.0));
+}
+
+at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const at::Tensor& offsets, bool causal) {
+  const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
+  const double dropout = is_training() ? options_.dropout : 0.0;
+  return out->forward(ops::packed_attention(qkv, offsets, {options_.heads, causal, dropout}));
+}
+
+AttentionCache AttentionImpl::make_cache(std::int64_t sequences, std::int64_t capacity) const {
+  const auto make = [&] {
+    return at::empty({sequences, options_.heads, capacity, options_.dim / options_.heads},
+                     qkv_weight.options());
+  };
+  return {make(), make(), 0};
+}
+
+at::Tensor AttentionImpl::forward_cached(const at::Tensor& x, AttentionCache& cache) {
+  const std::int64_t sequences = x.size(0), count = x.size(1), before = cache.used, all = before + count;
+  if (all > cache.keys.size(2))
+    throw ShapeError(format("attention: {} tokens do not fit into a cache of {}", all, cache.keys.size(2)));
+  const auto qkv = ops::linear(x, qkv_weight, qkv_bias)
+                       .view({sequences, count, 3, options_.heads, options_.dim / options_.heads})
+                       .permute({2, 0, 3, 1, 4});
+  cache.keys.narrow(2, before, count).copy_(qkv[1]);
+  cache.values.narrow(2, before, count).copy_(qkv[2]);
+  cache.used = all;
+  std::optional<at::Tensor> seen;
+  if (before > 0 && count > 1) seen = at::ones({count, all}, x.options().dtype(at::kBool)).tril(before);
+  const auto mixed =
+      at::scaled_dot_product_attention(qkv[0], cache.keys.narrow(2, 0, all), cache.values.narrow(2, 0, all),
+                                       seen, 0, /*is_causal=*/before == 0 && count > 1);
+  return out->forward(mixed.transpose(1, 2).reshape({sequences, count, options_.dim}));
 }
 
 }  // namespace stoa::nn

@@ -27,6 +27,12 @@ struct AttentionOptions {
   AttentionInit init = AttentionInit::kGlorot;
 };
 
+/// Keys and values of the tokens so far, of one layer, for sequences that are continued token by token.
+struct AttentionCache {
+  at::Tensor keys, values;  ///< [sequences, heads, capacity, dim / heads]
+  std::int64_t used = 0;    ///< tokens in them
+};
+
 /// Multi-head self-attention with biases, scale 1 / sqrt(dim / heads) (widenet.md 2.1). Heads are contiguous
 /// columns.
 class AttentionImpl : public torch::nn::Module, public HasSlices {
@@ -35,6 +41,13 @@ class AttentionImpl : public torch::nn::Module, public HasSlices {
   explicit AttentionImpl(const AttentionOptions& options);
   /// x [batch, tokens, dim] -> the same shape
   at::Tensor forward(const at::Tensor& x);
+  /// Within sequences laid end to end (ops::packed_attention): x [tokens, dim] -> the same shape
+  at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& offsets, bool causal);
+  /// Tokens that follow those of the cache, which takes them in: x [sequences, new tokens, dim] -> the same
+  /// shape. Each sees the cache, itself and those before it. Throws ShapeError where the cache is too small.
+  at::Tensor forward_cached(const at::Tensor& x, AttentionCache& cache);
+  /// An empty cache for so many sequences and tokens.
+  AttentionCache make_cache(std::int64_t sequences, std::int64_t capacity) const;
   std::map<std::string, std::int64_t> slices() const override { return {{"qkv_weight", 3}, {"qkv_bias", 3}}; }
 
   at::Tensor qkv_weight;  ///< [3 dim, dim]: q, k, v stacked

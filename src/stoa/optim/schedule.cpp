@@ -61,6 +61,12 @@ void ScheduleOptions::visit(FieldVisitor& v) {
   v.when(kind == ScheduleKind::kWarmupStableDecay, "name = \"warmup_stable_decay\"", [&] {
     v.field("decay", decay, "last steps that fall linearly to `end`; below 1: share of all steps");
   });
+  v.when(kind == ScheduleKind::kLinear || kind == ScheduleKind::kCosine || kind == ScheduleKind::kPolynomial,
+         "name is linear, cosine or polynomial", [&] {
+           v.field("whole_decay", whole_decay,
+                   "count the decay from step 0, as BERT's program does, so that the rate drops where the "
+                   "warm-up ends");
+         });
   v.field("shift", shift, "added to the step number; 1: the first update is already above `start`");
 }
 
@@ -82,7 +88,7 @@ double learning_rate(const ScheduleOptions& options, double peak, std::int64_t s
   const double warmup = steps_of(options.warmup, all);
   if (t < warmup) return options.start + (peak - options.start) * t / warmup;
   // the decay runs from step `from` to the end; what is left of it goes from 1 to 0
-  double from = warmup;
+  double from = options.whole_decay ? 0 : warmup;
   if (options.kind == ScheduleKind::kWarmupStableDecay)
     from = std::max(warmup, all - steps_of(options.decay, all));
   const double left = from < all ? std::min(1.0, (all - t) / (all - from)) : 1;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
@@ -13,13 +12,13 @@
 #include "stoa/data/image/dataset.h"
 #include "stoa/data/image/pipeline.h"
 #include "stoa/metrics/classification.h"
+#include "stoa/tasks/classification_exhibits.h"
 
 namespace stoa {
 namespace {
 
 constexpr std::int64_t kTopK = 5;
-constexpr std::int64_t kGalleryPictures = 12;   // of right and of wrong predictions each
-constexpr std::int64_t kLargestConfusion = 40;  // classes; larger matrices cannot be read
+constexpr std::int64_t kGalleryPictures = 12;  // of right and of wrong predictions each
 
 /// Cross-entropy against labels (or two mixed labels), with label smoothing over the mixed target
 /// (widenet.md 6.11).
@@ -32,33 +31,6 @@ at::Tensor classification_loss(const at::Tensor& logits, const Batch& batch, dou
       at::cross_entropy_loss(scores, batch["labels_mixed"], {}, at::Reduction::None, -100, smoothing);
   return (batch["share"] * own + (1 - batch["share"]) * other).mean();
 }
-
-/// Sums of a model's statistics over batches, weighted by their samples.
-class StatisticsMean {
- public:
-  void add(const std::vector<nn::NamedTensor>& statistics, std::int64_t samples) {
-    for (const auto& item : statistics) {
-      const auto value = item.value.detach().to(at::kCPU, at::kDouble) * static_cast<double>(samples);
-      const auto found =
-          std::find_if(sums_.begin(), sums_.end(), [&](const auto& sum) { return sum.name == item.name; });
-      if (found == sums_.end())
-        sums_.push_back({item.name, value});
-      else
-        found->value += value;
-    }
-    samples_ += samples;
-  }
-  std::vector<nn::NamedTensor> means() const {
-    auto result = sums_;
-    for (auto& item : result)
-      item.value = item.value / static_cast<double>(std::max<std::int64_t>(samples_, 1));
-    return result;
-  }
-
- private:
-  std::vector<nn::NamedTensor> sums_;
-  std::int64_t samples_ = 0;
-};
 
 class ImageClassification : public Task {
  public:
@@ -119,7 +91,6 @@ class ImageClassification : public Task {
     if (!dataset) throw Error("this task was built without its data");
     return *dataset;
   }
-  Exhibit confusion(const metrics::ClassificationCounts& counts) const;
   GalleryExhibit::Picture picture(const at::Tensor& image, std::int64_t label, std::int64_t guess,
                                   double probability) const;
   void add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
@@ -160,7 +131,8 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
   if (data_.classes > kTopK) evaluation.metrics.set("top5_accuracy", counts.top_k_accuracy());
   evaluation.metrics.set("loss", counts.negative_log_likelihood());
   if (options.exhibits) {
-    if (data_.classes <= kLargestConfusion) evaluation.exhibits.push_back(confusion(counts));
+    if (data_.classes <= kLargestConfusion)
+      evaluation.exhibits.push_back(confusion_exhibit(counts.confusion(), class_names_));
     evaluation.exhibits.push_back(
         {"Right", "The first test images the model names rightly, with its probability.", right});
     evaluation.exhibits.push_back(
@@ -169,23 +141,6 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
       evaluation.exhibits.push_back(std::move(exhibit));
   }
   return evaluation;
-}
-
-Exhibit ImageClassification::confusion(const metrics::ClassificationCounts& counts) const {
-  HeatMapExhibit map;
-  map.row_title = "true class";
-  map.column_title = "predicted class";
-  map.rows = map.columns = class_names_;
-  map.percent = true;
-  const auto& matrix = counts.confusion();
-  for (std::int64_t row = 0; row < data_.classes; ++row) {
-    const auto* begin = matrix.data() + row * data_.classes;
-    const auto sum =
-        std::max<std::int64_t>(std::accumulate(begin, begin + data_.classes, std::int64_t{0}), 1);
-    for (std::int64_t column = 0; column < data_.classes; ++column)
-      map.values.push_back(static_cast<double>(begin[column]) / static_cast<double>(sum));
-  }
-  return {"Confusion matrix", "Share of each true class (row) that was given each answer (column).", map};
 }
 
 GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, std::int64_t label,

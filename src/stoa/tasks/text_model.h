@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "stoa/nn/attention.h"
 #include "stoa/nn/description.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/nn/packed_tokens.h"
@@ -44,6 +45,13 @@ struct LanguageScores {
   at::Tensor bias;    ///< [vocabulary], undefined for none
 };
 
+/// What a causal model keeps of the tokens so far; the model knows what is in it.
+struct TextCache {
+  std::vector<nn::AttentionCache> layers;
+  std::int64_t tokens = 0;    ///< so far
+  std::int64_t capacity = 0;  ///< the most tokens
+};
+
 /// What text tasks need of a model. Systems derive from it; it is all that the tasks ever see of them.
 class TextModel : public torch::nn::Module {
  public:
@@ -56,7 +64,17 @@ class TextModel : public torch::nn::Module {
   virtual at::Tensor class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) = 0;
   /// kSpans: [tokens, 2], for the first and the last token of an answer
   virtual at::Tensor span_scores(const at::Tensor& hidden) = 0;
+  /// kCausal: tokens ids [sequences, new tokens] that follow those of the cache, which takes them in (an
+  /// empty one is set up, for `capacity` tokens). Returns the hidden states of the last ones [sequences,
+  /// dim].
+  virtual at::Tensor continued(const at::Tensor& ids, TextCache& cache);
   virtual nn::ModelDescription describe() const = 0;
+  /// Reads the pre-trained weights that the model's options name, if they do: where a new run begins. Heads
+  /// that are not among them stay as drawn. Throws DataError naming the tensor that is missing or misshapen.
+  virtual void load_pretrained() {}
+  /// Writes config.json and model.safetensors in Hugging Face's form into an existing folder. Throws
+  /// ConfigError where there is no such form for this model.
+  virtual void save_pretrained(const std::filesystem::path& folder) const;
   /// Pictures of what the model did, from its statistics averaged over the evaluation data.
   virtual std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const {
     (void)statistics;

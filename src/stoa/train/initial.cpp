@@ -116,6 +116,7 @@ StoredWeights read_run_weights(const fs::path& run, const std::string& checkpoin
 }
 
 void load_initial(Task& task, const InitialOptions& options) {
+  task.load_pretrained();
   if (options.weights.empty()) return;
   torch::nn::Module& model = task.model();
   auto [weights, sparse, source, step] = read_weights(options);

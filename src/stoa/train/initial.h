@@ -35,8 +35,8 @@ struct StoredWeights {
 /// Throws ConfigError for one that is not there, DataError for a damaged one.
 StoredWeights read_run_weights(const std::filesystem::path& run, const std::string& checkpoint);
 
-/// Puts the weights that `options` names into a task's drawn model and its SparseWeights. Throws ConfigError,
-/// or DataError naming the first tensor that does not fit.
+/// Puts the model's own pre-trained weights, then those that `options` names, into a task's drawn model and
+/// its SparseWeights. Throws ConfigError, or DataError naming the first tensor that does not fit.
 void load_initial(Task& task, const InitialOptions& options);
 
 }  // namespace stoa

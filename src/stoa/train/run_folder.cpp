@@ -94,6 +94,7 @@ RunFolder RunFolder::resume(const fs::path& path, Recipe* recipe) {
 void RunFolder::abandon() {
   std::error_code ignored;
   for (const char* file : {kInfo, kRecipe, kLock}) fs::remove(path_ / file, ignored);
+  fs::remove_all(files(), ignored);
   fs::remove(path_, ignored);  // refuses where other files are in it
   lock_.reset();
 }

@@ -14,7 +14,8 @@
 namespace stoa {
 
 /// The folder of one run: recipe.toml (resolved), run.json (model description, metadata of the data),
-/// metrics.jsonl, events.tfevents (TensorBoard), checkpoints/step-N/, evaluation.json, report.html.
+/// files/ (a tokenizer, say), metrics.jsonl, events.tfevents (TensorBoard), checkpoints/step-N/,
+/// evaluation.json, report.html.
 class RunFolder {
  public:
   /// Starts a run. Throws ConfigError where the folder holds a run already (saying whether it is of the same
@@ -31,6 +32,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
+  std::filesystem::path files() const { return path_ / "files"; }  ///< what Task::save_files() wrote
   Config recipe() const;
   /// Step of the checkpoint that evaluation.json is about, -1 where there is no such file.
   std::int64_t evaluated_step() const;

@@ -70,11 +70,16 @@ class Task {
   /// Bytes that they take, moments included, without making them.
   virtual std::int64_t sparse_bytes() const { return 0; }
 
+  /// Reads the pre-trained weights that the model's options name, if they do: called where a run begins.
+  virtual void load_pretrained() {}
+
   /// Samples of one epoch.
   virtual std::int64_t train_samples() const = 0;
   virtual std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) = 0;
   /// The number of units (samples, tokens) whose mean `loss` is; accumulation weighs micro-batches by it.
   virtual double weight(const Batch& batch) const { return static_cast<double>(batch.samples); }
+  /// The same for side losses and statistics, where those are means over something else (samples, say).
+  virtual double side_weight(const Batch& batch) const { return weight(batch); }
   /// The loss of a batch, in the model's present mode. The batch is on the model's device.
   virtual LossResult loss(const Batch& batch, const StepContext& context) = 0;
 
@@ -95,9 +100,25 @@ class Task {
   /// Writes the first `count` evaluation inputs as files that predict() reads (`stoa eval --save-examples`).
   virtual void save_examples(const std::filesystem::path& folder, std::int64_t count) = 0;
 
+  /// Writes what the model says of the test data, whose labels are not given out, into a folder, in the form
+  /// that the benchmark's server takes (`stoa eval --save-predictions`). Returns the files; none for a task
+  /// without such a form.
+  virtual std::vector<std::string> save_predictions(const std::filesystem::path& folder,
+                                                    const EvaluateOptions& options) {
+    (void)folder, (void)options;
+    return {};
+  }
+
+  /// Writes the model, and what reads its inputs, in the form that other programs know (`stoa export --form
+  /// hugging_face`) into an existing folder. Throws ConfigError where there is none.
+  virtual void save_pretrained(const std::filesystem::path& folder);
+
   /// What later commands need of the data without opening it (class names, vocabularies); kept in the run
   /// folder.
   virtual Json metadata() const { return Json::object(); }
+  /// The same that is files, a tokenizer say: written into a folder of the run's, which a later build() gets
+  /// as BuildContext::files.
+  virtual void save_files(const std::filesystem::path& folder) { (void)folder; }
 };
 
 /// What building a task may use.
@@ -105,6 +126,7 @@ struct BuildContext {
   bool open_data =
       true;       ///< false: only the model is needed (info, predict); data functions of the task then throw
   Json metadata;  ///< metadata() of the run that is loaded, or null
+  std::filesystem::path files = {};  ///< where its save_files() wrote; empty for no run
 };
 
 /// The part of a recipe that a task and its model understand: the tables [task], [data] and [model].

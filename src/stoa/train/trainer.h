@@ -59,9 +59,9 @@ struct LoadedRun {
 };
 
 /// Loads weights of a run (the averaged ones where it keeps them): checkpoint "last", "best" or a step
-/// number.
+/// number. `set` has changes to its recipe, as `--set` takes them.
 LoadedRun load_run(const std::filesystem::path& run, const Catalog& catalog, const std::string& checkpoint,
-                   bool open_data);
+                   bool open_data, const std::vector<std::string>& set = {});
 
 /// Speed of inference: samples per second at a batch size, and the median latency of one sample.
 struct InferenceSpeed {

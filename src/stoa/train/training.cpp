@@ -27,9 +27,9 @@ fs::path free_folder(const Config& config, const Recipe& recipe, bool profile) {
 }
 
 /// The task with its model in its initial state, which the seed alone fixes.
-std::unique_ptr<Task> build(const Recipe& recipe, const Json& metadata) {
+std::unique_ptr<Task> build(const Recipe& recipe, const Json& metadata, const fs::path& files) {
   at::manual_seed(mix_seed({static_cast<std::uint64_t>(recipe.train.seed), kInitialise}));
-  return recipe.task->build({/*open_data=*/true, metadata});
+  return recipe.task->build({/*open_data=*/true, metadata, files});
 }
 
 Json run_info(const Recipe& recipe, Task& task, const Runtime& runtime) {
@@ -68,8 +68,9 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
       recipe);
   std::unique_ptr<Task> task;
   try {
-    task = build(recipe, nullptr);
+    task = build(recipe, nullptr, {});
     load_initial(*task, recipe.initial);
+    task->save_files(folder.files());
     folder.write_info(run_info(recipe, *task, runtime));
   } catch (...) {
     folder.abandon();
@@ -108,8 +109,11 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
     throw ConfigError(
         format("{} was exported for use and cannot be trained; go on with the run it came from, {}",
                folder.path().string(), info["exported"].value("from", "")));
-  const auto task = build(*recipe, info.value("metadata", Json()));
-  if (info.empty()) folder.write_info(run_info(*recipe, *task, runtime));
+  const auto task = build(*recipe, info.value("metadata", Json()), folder.files());
+  if (info.empty()) {
+    task->save_files(folder.files());
+    folder.write_info(run_info(*recipe, *task, runtime));
+  }
   if (!from) load_initial(*task, recipe->initial);
   return train(*recipe, *task, folder, runtime, std::move(from));
 }

@@ -13,21 +13,27 @@
 namespace stoa {
 namespace {
 
+/// A micro-batch's share in its batch: of the task's own loss, and of side losses.
+struct Shares {
+  double own, side;
+};
+
 /// Weighted sums over micro-batches, kept on the device: one transfer a batch brings them all to the host.
 class Gathered {
  public:
-  void add(const LossResult& result, double share, bool statistics) {
+  void add(const LossResult& result, const Shares& shares, bool statistics) {
     std::vector<at::Tensor> scalars;
-    const auto take = [&](const std::string& name, const at::Tensor& value, std::vector<std::string>& names) {
-      scalars.push_back(value.detach().reshape({}).to(result.loss.device(), at::kDouble));
+    const auto take = [&](const std::string& name, const at::Tensor& value, double share,
+                          std::vector<std::string>& names) {
+      scalars.push_back(value.detach().reshape({}).to(result.loss.device(), at::kDouble) * share);
       if (!sums_.defined()) names.push_back(name);
     };
-    take("loss", result.loss, losses_);
-    for (const auto& side : result.side.losses) take(side.name, side.value, losses_);
-    for (const auto& metric : result.metrics) take(metric.name, metric.value, metrics_);
-    const at::Tensor sums = at::stack(scalars) * share;
+    take("loss", result.loss, shares.own, losses_);
+    for (const auto& side : result.side.losses) take(side.name, side.value, shares.side, losses_);
+    for (const auto& metric : result.metrics) take(metric.name, metric.value, shares.own, metrics_);
+    const at::Tensor sums = at::stack(scalars);
     sums_ = sums_.defined() ? sums_ + sums : sums;
-    if (statistics) add_statistics(result.side.statistics, share);
+    if (statistics) add_statistics(result.side.statistics, shares.side);
   }
 
   BatchOutcome outcome(bool statistics) const {
@@ -77,20 +83,20 @@ std::vector<Batch> cut(const Batch& batch, std::int64_t size) {
   return pieces;
 }
 
-void run_piece(Task& task, const Batch& piece, double share, const StepContext& context,
+void run_piece(Task& task, const Batch& piece, const Shares& shares, const StepContext& context,
                const Runtime& runtime, bool statistics, Gathered& gathered) {
   const auto result = [&] {
     const PhaseScope phase(Phase::kForward);
     const AutocastScope autocast(runtime);
     return task.loss(piece.to(runtime.device), context);
   }();
-  at::Tensor objective = result.loss;
-  for (const auto& side : result.side.losses) objective = objective + side.value;
+  at::Tensor objective = result.loss * shares.own;
+  for (const auto& side : result.side.losses) objective = objective + side.value * shares.side;
   {
     const PhaseScope phase(Phase::kBackward);
-    (objective * share).backward();
+    objective.backward();
   }
-  gathered.add(result, share, statistics);
+  gathered.add(result, shares, statistics);
 }
 
 }  // namespace
@@ -98,9 +104,12 @@ void run_piece(Task& task, const Batch& piece, double share, const StepContext& 
 BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
                                   std::int64_t micro_batch_size, const Runtime& runtime, bool statistics) {
   const auto pieces = cut(batch, micro_batch_size);
-  std::vector<double> weights;
-  double total = 0;
-  for (const auto& piece : pieces) total += weights.emplace_back(task.weight(piece));
+  std::vector<double> weights, side_weights;
+  double total = 0, side_total = 0;
+  for (const auto& piece : pieces) {
+    total += weights.emplace_back(task.weight(piece));
+    side_total += side_weights.emplace_back(task.side_weight(piece));
+  }
   if (!(total > 0))
     throw DataError(format(
         "step {}: the batch has nothing to learn from (its weight is {}); check the data, or take larger "
@@ -109,7 +118,8 @@ BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepCont
   Gathered gathered;
   for (std::size_t i = 0; i < pieces.size(); ++i)
     if (weights[i] > 0)
-      run_piece(task, pieces[i], weights[i] / total, context, runtime, statistics, gathered);
+      run_piece(task, pieces[i], {weights[i] / total, side_weights[i] / side_total}, context, runtime,
+                statistics, gathered);
   return gathered.outcome(statistics);
 }
 

@@ -10,7 +10,6 @@
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/part_scope.h"
-#include "stoa/nn/recompute.h"
 
 namespace stoa::wide_net {
 namespace {
@@ -125,15 +124,15 @@ const torch::nn::LayerNormImpl& WideNetImpl::norm_of(const torch::nn::ModuleList
       static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].norm));
 }
 
-WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
-                                            WideNetTrace* trace) {
+nn::LayerPass WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
+                                      WideNetTrace* trace) {
   const auto& layer = layers_[static_cast<std::size_t>(i)];
   const auto mixed = nn::in_part("attention", [&] {
     const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
     return options_.dropout > 0 ? at::dropout(y, options_.dropout, is_training()) : y;
   });
   const auto middle = add(x, mixed, scale1, i, norm_of(norm2, i));
-  Passed passed;
+  nn::LayerPass passed;
   at::Tensor answer;
   if (layer.mixture >= 0) {
     const nn::PartScope part("experts");
@@ -157,34 +156,6 @@ WideNetImpl::Passed WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x,
   return passed;
 }
 
-WideNetImpl::Passed WideNetImpl::pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x,
-                                                              const at::Tensor& normed) {
-  using nn::RoutingStatistics;
-  static constexpr at::Tensor RoutingStatistics::*kDifferentiable[] = {
-      &RoutingStatistics::probability, &RoutingStatistics::z, &RoutingStatistics::importance,
-      &RoutingStatistics::load_loss};
-  const auto first = std::make_shared<std::optional<Passed>>();  // the block lives longer than this call
-  const auto block = [this, i, first](const std::vector<at::Tensor>& inputs) {
-    auto passed = pass_layer(i, inputs[0], inputs[1], nullptr);
-    std::vector<at::Tensor> outputs = {passed.x, passed.normed};
-    if (passed.routing)
-      for (const auto member : kDifferentiable)
-        if (((*passed.routing).*member).defined()) outputs.push_back((*passed.routing).*member);
-    if (!*first) *first = std::move(passed);
-    return outputs;
-  };
-  const auto outputs = nn::recompute(block, {x, normed});
-  Passed passed = **first;
-  **first = {};  // of it the second run needs nothing
-  passed.x = outputs[0];
-  passed.normed = outputs[1];
-  auto next = outputs.begin() + 2;
-  if (passed.routing)
-    for (const auto member : kDifferentiable)
-      if (((*passed.routing).*member).defined()) (*passed.routing).*member = *next++;
-  return passed;
-}
-
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) {
   return classify(images, nullptr);
 }
@@ -198,7 +169,10 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
   const bool again = options_.recompute && is_training() && trace == nullptr;
   std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = 0; i < options_.depth; ++i) {
-    auto passed = again ? pass_layer_again_in_backward(i, x, normed) : pass_layer(i, x, normed, trace);
+    const auto layer = [this, i, trace](const at::Tensor& sum, const at::Tensor& input) {
+      return pass_layer(i, sum, input, trace);
+    };
+    auto passed = again ? nn::recompute_layer(layer, x, normed) : layer(x, normed);
     x = passed.x;
     normed = passed.normed;
     if (passed.routing) calls.push_back(std::move(*passed.routing));

@@ -13,6 +13,7 @@
 #include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
+#include "stoa/nn/moe/recompute_layer.h"
 #include "stoa/nn/patch_embedding.h"
 #include "stoa/nn/tying.h"
 #include "stoa/ops/residual_norm.h"
@@ -70,14 +71,9 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   std::vector<std::vector<std::int64_t>> served(std::int64_t Layer::*module) const;
   at::Tensor embed(const at::Tensor& images);
   at::Tensor pool(const at::Tensor& x);
-  /// A layer's result and its first norm for the next one (behind the last layer the final norm).
-  struct Passed {
-    at::Tensor x, normed;
-    std::optional<nn::RoutingStatistics> routing;
-  };
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
-  Passed pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed, WideNetTrace* trace);
-  Passed pass_layer_again_in_backward(std::int64_t i, const at::Tensor& x, const at::Tensor& normed);
+  nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
+                           WideNetTrace* trace);
   ops::ResidualNorm add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales,
                         std::int64_t layer, const torch::nn::LayerNormImpl& norm);
 

@@ -1,0 +1,245 @@
+#include "stoa/systems/text_transformer/model.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <utility>
+
+#include "stoa/nn/init.h"
+#include "stoa/nn/packed_tokens.h"
+#include "stoa/nn/part_scope.h"
+#include "stoa/ops/linear.h"
+#include "stoa/ops/residual_norm.h"
+
+namespace stoa::text_transformer {
+namespace {
+
+torch::nn::LayerNorm layer_norm(std::int64_t dim, double eps) {
+  return torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim}).eps(eps));
+}
+
+at::Tensor normed(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
+  return ops::layer_norm(x, norm.weight, norm.bias, norm.options.eps());
+}
+
+}  // namespace
+
+TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input)
+    : options_(options), input_(input) {
+  const auto& o = options_;
+  const std::int64_t width = o.embedding_width();
+  if (o.vocabulary > 0) input_.vocabulary = o.vocabulary;
+  word = register_parameter("word", at::empty({input_.vocabulary, width}));
+  position = register_parameter("position", at::empty({o.positions, width}));
+  if (o.segments > 0) segment = register_parameter("segment", at::empty({o.segments, width}));
+  if (o.embedding_norm) embedding_norm = register_module("embedding_norm", layer_norm(width, o.norm_eps));
+  if (width != o.dim) projection = register_module("projection", nn::Linear(width, o.dim));
+  build_layers();
+  if (o.norm == NormPlace::kPre) final_norm = register_module("final_norm", layer_norm(o.dim, o.norm_eps));
+  build_heads();
+  draw();
+}
+
+void TextTransformerImpl::build_layers() {
+  const auto& o = options_;
+  register_module("attention", attention);
+  register_module("mlp", mlp);
+  register_module("mixture", mixture);
+  register_module("norm1", norm1);
+  register_module("norm2", norm2);
+  const auto add = [](torch::nn::ModuleList& list, bool shared, const auto& make) {
+    if (!shared || list->is_empty()) list->push_back(make());
+    return static_cast<std::int64_t>(list->size()) - 1;
+  };
+  for (std::int64_t i = 0; i < o.depth; ++i) {
+    Layer layer{-1, -1, -1, -1};
+    layer.attention = add(attention, o.share_attention, [&] {
+      return nn::Attention(nn::AttentionOptions{o.dim, o.heads, o.attention_dropout});
+    });
+    if (o.has_mixture(i))
+      layer.mixture = add(mixture, o.share_mlp, [&] {
+        nn::MixtureOptions experts;
+        experts.dim = o.dim;
+        experts.hidden = o.expert_width();
+        experts.activation = o.activation;
+        experts.router = o.router;
+        return nn::Mixture(experts);
+      });
+    else
+      layer.mlp = add(mlp, o.share_mlp, [&] {
+        return nn::Mlp(nn::MlpOptions{o.dim, o.mlp_dim, 0, o.activation});
+      });
+    add(norm1, o.share_norms, [&] { return layer_norm(o.dim, o.norm_eps); });
+    layer.norm = add(norm2, o.share_norms, [&] { return layer_norm(o.dim, o.norm_eps); });
+    layers_.push_back(layer);
+  }
+}
+
+void TextTransformerImpl::build_heads() {
+  const auto& o = options_;
+  const auto head = input_.head;
+  const bool pairs = head == TextHead::kMasked && input_.sentence_pairs;
+  if (pairs || head == TextHead::kClasses) pooler = register_module("pooler", nn::Linear(o.dim, o.dim));
+  if (head == TextHead::kMasked) {
+    mask_dense = register_module("mask_dense", nn::Linear(o.dim, o.embedding_width()));
+    mask_norm = register_module("mask_norm", layer_norm(o.embedding_width(), o.norm_eps));
+    mask_bias = register_parameter("mask_bias", at::zeros({input_.vocabulary}));
+  }
+  if (pairs) pair_head = register_module("pair_head", nn::Linear(o.dim, 2));
+  if (head == TextHead::kClasses)
+    class_head = register_module("class_head", nn::Linear(o.dim, input_.classes));
+  if (head == TextHead::kSpans) span_head = register_module("span_head", nn::Linear(o.dim, 2));
+}
+
+/// Matrices from a normal distribution cut at two deviations, biases 0, norms the identity.
+void TextTransformerImpl::draw() {
+  const double std = options_.init_std;
+  const double last = options_.scaled_init ? std / std::sqrt(2.0 * static_cast<double>(options_.depth)) : std;
+  for (const auto& item : named_parameters())
+    if (item.value().dim() >= 2)
+      nn::truncated_normal_(item.value(), std);
+    else if (item.key().ends_with("bias") || item.key().find(".b_") != std::string::npos)
+      nn::constant_(item.value(), 0);
+  if (!options_.scaled_init) return;
+  for (const auto& module : *attention) nn::truncated_normal_(module->as<nn::Attention>()->out->weight, last);
+  for (const auto& module : *mlp) nn::truncated_normal_(module->as<nn::Mlp>()->out->weight, last);
+  for (const auto& module : *mixture) nn::truncated_normal_(module->as<nn::Mixture>()->w_out, last);
+}
+
+at::Tensor TextTransformerImpl::drop(const at::Tensor& x, double rate) const {
+  return rate > 0 && is_training() ? at::dropout(x, rate, true) : x;
+}
+
+at::Tensor TextTransformerImpl::embed(const at::Tensor& ids, const at::Tensor& segments,
+                                      const at::Tensor& positions) {
+  const nn::PartScope part("embeddings");
+  auto x = at::embedding(word, ids) + at::embedding(position, positions);
+  if (segment.defined()) x = x + (segments.defined() ? at::embedding(segment, segments) : segment[0]);
+  if (embedding_norm) x = normed(x, *embedding_norm);
+  x = drop(x, options_.dropout);
+  return projection ? projection->forward(x) : x;
+}
+
+const torch::nn::LayerNormImpl& TextTransformerImpl::norm_of(const torch::nn::ModuleList& norms,
+                                                             std::int64_t layer) const {
+  return *norms->ptr<torch::nn::LayerNormImpl>(
+      static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].norm));
+}
+
+nn::AttentionImpl& TextTransformerImpl::attention_of(std::int64_t layer) const {
+  return *attention->ptr<nn::AttentionImpl>(
+      static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].attention));
+}
+
+nn::LayerPass TextTransformerImpl::first(const at::Tensor& embedded) const {
+  if (options_.norm == NormPlace::kPost) return {embedded, embedded, {}};
+  return {embedded, nn::in_part("layer norms", [&] { return normed(embedded, norm_of(norm1, 0)); }), {}};
+}
+
+nn::LayerPass TextTransformerImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& input,
+                                              const Attend& attend) {
+  const auto& layer = layers_[static_cast<std::size_t>(i)];
+  const bool post = options_.norm == NormPlace::kPost, last = i + 1 == options_.depth;
+  const auto add = [&](const at::Tensor& sum, const at::Tensor& branch,
+                       const torch::nn::LayerNormImpl& norm) {
+    const nn::PartScope part("layer norms");
+    auto result = ops::residual_norm(sum, drop(branch, options_.dropout), {}, norm.weight, norm.bias,
+                                     options_.norm_eps);
+    if (post) result.sum = result.normed;
+    return result;
+  };
+  const auto mixed = nn::in_part("attention", [&] { return attend(i, input); });
+  const auto middle = add(x, mixed, norm_of(post ? norm1 : norm2, i));
+  nn::LayerPass passed;
+  at::Tensor answer;
+  if (layer.mixture >= 0) {
+    const nn::PartScope part("experts");
+    const bool flat = middle.normed.dim() == 2;  // packed: all sequences are one group
+    auto result =
+        mixture[layer.mixture]->as<nn::Mixture>()->forward(flat ? middle.normed.unsqueeze(0) : middle.normed);
+    answer = flat ? result.output.squeeze(0) : result.output;
+    passed.routing = std::move(result.statistics);
+  } else {
+    const nn::PartScope part("perceptrons");
+    answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
+  }
+  const auto after = add(middle.sum, answer,
+                         post   ? norm_of(norm2, i)
+                         : last ? *final_norm
+                                : norm_of(norm1, i + 1));
+  passed.x = after.sum;
+  passed.normed = after.normed;
+  return passed;
+}
+
+TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens) {
+  return forward(tokens, nullptr);
+}
+
+TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vector<at::Tensor>* layers) {
+  const bool causal = input_.head == TextHead::kCausal;
+  const Attend attend = [this, offsets = tokens.offsets, causal](std::int64_t layer, const at::Tensor& x) {
+    return attention_of(layer).forward_packed(x, offsets, causal);
+  };
+  auto passed = first(embed(tokens.ids, tokens.segments, tokens.positions));
+  if (layers != nullptr) layers->push_back(passed.x);
+  const bool again = options_.recompute && is_training();
+  std::vector<nn::RoutingStatistics> calls;
+  for (std::int64_t i = 0; i < options_.depth; ++i) {
+    const auto layer = [this, i, attend](const at::Tensor& x, const at::Tensor& input) {
+      return pass_layer(i, x, input, attend);
+    };
+    passed = again ? nn::recompute_layer(layer, passed.x, passed.normed) : layer(passed.x, passed.normed);
+    if (passed.routing) calls.push_back(std::move(*passed.routing));
+    if (layers != nullptr) layers->push_back(i + 1 == options_.depth ? passed.normed : passed.x);
+  }
+  TextOutput output{passed.normed, {}};
+  if (!calls.empty())
+    output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
+  return output;
+}
+
+at::Tensor TextTransformerImpl::continued(const at::Tensor& ids, TextCache& cache) {
+  const std::int64_t sequences = ids.size(0), count = ids.size(1);
+  if (cache.layers.empty())
+    for (std::int64_t i = 0; i < options_.depth; ++i)
+      cache.layers.push_back(
+          attention_of(i).make_cache(sequences, std::min(cache.capacity, options_.positions)));
+  const Attend attend = [&](std::int64_t layer, const at::Tensor& x) {
+    return attention_of(layer).forward_cached(x, cache.layers[static_cast<std::size_t>(layer)]);
+  };
+  const auto positions = at::arange(cache.tokens, cache.tokens + count, ids.options());
+  auto passed = first(embed(ids, {}, positions));
+  for (std::int64_t i = 0; i < options_.depth; ++i) passed = pass_layer(i, passed.x, passed.normed, attend);
+  cache.tokens += count;
+  return passed.normed.select(1, count - 1);
+}
+
+at::Tensor TextTransformerImpl::pooled(const at::Tensor& hidden, const nn::PackedTokens& tokens) {
+  const nn::PartScope part("head");
+  const auto first_tokens = tokens.first(hidden);
+  if (options_.pooler == ops::Activation::kRelu)
+    return ops::linear(first_tokens, pooler->weight, pooler->bias, ops::Activation::kRelu);
+  return pooler->forward(first_tokens).tanh();
+}
+
+LanguageScores TextTransformerImpl::language_scores(const at::Tensor& rows) {
+  const nn::PartScope part("head");
+  if (input_.head == TextHead::kCausal) return {rows, word, {}};
+  const auto dense = ops::linear(rows, mask_dense->weight, mask_dense->bias, options_.activation);
+  return {normed(dense, *mask_norm), word, mask_bias};
+}
+
+at::Tensor TextTransformerImpl::pair_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) {
+  return pair_head->forward(pooled(hidden, tokens));
+}
+
+at::Tensor TextTransformerImpl::class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) {
+  return class_head->forward(drop(pooled(hidden, tokens), options_.classifier_dropout));
+}
+
+at::Tensor TextTransformerImpl::span_scores(const at::Tensor& hidden) {
+  return span_head->forward(hidden);
+}
+
+}  // namespace stoa::text_transformer

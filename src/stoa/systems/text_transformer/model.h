@@ -1,0 +1,87 @@
+#pragma once
+
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/normalization.h>
+#include <torch/nn/pimpl.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "stoa/nn/attention.h"
+#include "stoa/nn/linear.h"
+#include "stoa/nn/mlp.h"
+#include "stoa/nn/moe/mixture.h"
+#include "stoa/nn/moe/recompute_layer.h"
+#include "stoa/systems/text_transformer/config.h"
+#include "stoa/tasks/text_model.h"
+
+namespace stoa::text_transformer {
+
+/// BERT and its kin: embeddings of tokens, positions and segments; blocks of attention and a perceptron or a
+/// mixture, which may share their modules; a head for what is asked. Shared modules are registered once, so
+/// that counts, optimisers and checkpoints see them once. Tokens are packed: no padding is computed.
+class TextTransformerImpl : public TextModel {
+ public:
+  TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input);
+
+  TextOutput forward(const nn::PackedTokens& tokens) override;
+  /// The same, with the embeddings and the hidden states behind each layer appended to `layers`.
+  TextOutput forward(const nn::PackedTokens& tokens, std::vector<at::Tensor>* layers);
+  /// The pooled first token of each sequence [sequences, dim].
+  at::Tensor pooled(const at::Tensor& hidden, const nn::PackedTokens& tokens);
+  LanguageScores language_scores(const at::Tensor& rows) override;
+  at::Tensor pair_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) override;
+  at::Tensor class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) override;
+  at::Tensor span_scores(const at::Tensor& hidden) override;
+  at::Tensor continued(const at::Tensor& ids, TextCache& cache) override;
+  nn::ModelDescription describe() const override;
+  void load_pretrained() override;
+  void save_pretrained(const std::filesystem::path& folder) const override;
+
+  const TextTransformerOptions& options() const { return options_; }
+  const TextModelInput& input() const { return input_; }
+
+  at::Tensor word;      ///< [vocabulary, embedding width]
+  at::Tensor position;  ///< [positions, embedding width]
+  at::Tensor segment;   ///< [segments, embedding width]; undefined without
+  torch::nn::LayerNorm embedding_norm{nullptr};
+  nn::Linear projection{nullptr};   ///< embedding width -> dim
+  torch::nn::ModuleList attention;  ///< one, or one a layer
+  torch::nn::ModuleList mlp;
+  torch::nn::ModuleList mixture;
+  torch::nn::ModuleList norm1, norm2;  ///< post: behind attention and perceptron; pre: in front of them
+  torch::nn::LayerNorm final_norm{nullptr};
+  nn::Linear pooler{nullptr};
+  nn::Linear mask_dense{nullptr};  ///< dim -> embedding width
+  torch::nn::LayerNorm mask_norm{nullptr};
+  at::Tensor mask_bias;  ///< [vocabulary]
+  nn::Linear pair_head{nullptr}, class_head{nullptr}, span_head{nullptr};
+
+ private:
+  /// Which module of each list a layer uses; -1 for none.
+  struct Layer {
+    std::int64_t attention, mlp, mixture, norm;
+  };
+  /// Attention of a layer over whatever there is: packed sequences, or new tokens and a cache.
+  using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& normed)>;
+
+  void build_layers();
+  void build_heads();
+  void draw();
+  at::Tensor embed(const at::Tensor& ids, const at::Tensor& segments, const at::Tensor& positions);
+  at::Tensor drop(const at::Tensor& x, double rate) const;
+  const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
+  nn::AttentionImpl& attention_of(std::int64_t layer) const;
+  /// What the first layer reads.
+  nn::LayerPass first(const at::Tensor& embedded) const;
+  nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
+                           const Attend& attend);
+
+  TextTransformerOptions options_;
+  TextModelInput input_;
+  std::vector<Layer> layers_;
+};
+TORCH_MODULE(TextTransformer);
+
+}  // namespace stoa::text_transformer

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stoa/data/text/options.h"
+#include "stoa/data/text/samples.h"
+#include "stoa/ops/linear_cross_entropy.h"
+#include "stoa/tasks/task_tokenizer.h"
+#include "stoa/tasks/text_recipe.h"
+#include "stoa/train/task.h"
+
+namespace stoa {
+
+/// What masked and causal language models have in common: sequences cut from a corpus, and a loss over the
+/// vocabulary for the tokens that are asked for.
+class CorpusTask : public Task {
+ public:
+  /// Opens the corpus where the context says so.
+  CorpusTask(TextDataOptions data, double label_smoothing, TaskTokenizer tokenizer,
+             std::shared_ptr<TextModel> model, const BuildContext& context);
+
+  torch::nn::Module& model() override { return *model_; }
+  nn::ModelDescription describe() override { return model_->describe(); }
+  void load_pretrained() override { model_->load_pretrained(); }
+  std::int64_t train_samples() const override { return samples(train_).size(); }
+  std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override;
+  /// Tokens that are asked for: the loss is their mean.
+  double weight(const Batch& batch) const override;
+  double side_weight(const Batch& batch) const override { return static_cast<double>(batch.samples); }
+  LossResult loss(const Batch& batch, const StepContext& context) override;
+  Evaluation evaluate(const EvaluateOptions& options) override;
+  std::string primary_metric() const override { return "loss"; }
+  bool higher_is_better() const override { return false; }
+  Batch example(std::int64_t samples) override;
+  void infer(const Batch& batch) override;
+  void save_examples(const std::filesystem::path& folder, std::int64_t count) override;
+  Json metadata() const override { return {{"tokenizer", tokenizer_.metadata()}}; }
+  void save_files(const std::filesystem::path& folder) override { tokenizer_.save(folder); }
+  void save_pretrained(const std::filesystem::path& folder) override {
+    model_->save_pretrained(folder);
+    tokenizer().save(folder);
+  }
+
+ protected:
+  /// A forward pass on a batch, and what was asked of it.
+  struct Answer {
+    ops::LinearCrossEntropy tokens;
+    at::Tensor pairs;  ///< [sequences, 2] scores; undefined without pairs
+    nn::SideOutputs side;
+  };
+  Answer answer(const Batch& batch);
+  TextModel& text_model() { return *model_; }
+  const Tokenizer& tokenizer() { return *tokenizer_.get(); }
+  const TextDataOptions& data() const { return data_; }
+  at::Device device() { return model_->parameters().front().device(); }
+  /// A line that predict() can answer, from the text of an evaluation sample.
+  virtual std::string example_line(const Batch& batch) = 0;
+
+ private:
+  static const TextSamples& samples(const std::shared_ptr<const TextSamples>& samples);
+
+  TextDataOptions data_;
+  double label_smoothing_;
+  TaskTokenizer tokenizer_;
+  std::shared_ptr<TextModel> model_;
+  std::shared_ptr<const TextSamples> train_, eval_;
+};
+
+/// Where the tokenizer of a corpus is, as TaskTokenizer takes it: `data.tokenizer`, or else in the folder of
+/// prepared text that is trained on; empty where neither is there.
+std::string tokenizer_place(const TextDataOptions& data);
+
+/// Scores over the vocabulary for rows [rows, dim] of the hidden states, [rows, vocabulary] in fp32 on
+/// the CPU.
+at::Tensor token_scores(TextModel& model, const at::Tensor& rows);
+
+}  // namespace stoa
