@@ -5,6 +5,7 @@
 #include <torch/utils.h>
 
 #include "stoa/base/errors.h"
+#include "stoa/systems/shared_layers.h"
 #include "support/thrown.h"
 
 namespace stoa::wide_net {

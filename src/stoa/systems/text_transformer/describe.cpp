@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "stoa/base/format.h"
+#include "stoa/systems/shared_layers.h"
 #include "stoa/systems/text_transformer/model.h"
 
 namespace stoa::text_transformer {
@@ -55,6 +56,14 @@ nn::ModelDescription TextTransformerImpl::describe() const {
   if (class_head) model.parts.push_back({"class head", count(*class_head), d * input_.classes, d});
   if (span_head) model.parts.push_back({"span head", count(*span_head), t * 2 * d, t * d});
   return model;
+}
+
+std::vector<Exhibit> TextTransformerImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {
+  if (!options_.share_attention && !options_.share_mlp) return {};
+  std::vector<std::int64_t> mixing;
+  for (std::int64_t i = 0; i < options_.depth; ++i)
+    if (layers_[static_cast<std::size_t>(i)].mixture >= 0) mixing.push_back(i);
+  return shared_layer_exhibits(statistics, mixing, norm1, norm2);
 }
 
 }  // namespace stoa::text_transformer

@@ -10,6 +10,7 @@
 #include "stoa/nn/part_scope.h"
 #include "stoa/ops/linear.h"
 #include "stoa/ops/residual_norm.h"
+#include "stoa/systems/shared_layers.h"
 
 namespace stoa::text_transformer {
 namespace {
@@ -196,6 +197,10 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vec
   TextOutput output{passed.normed, {}};
   if (!calls.empty())
     output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
+  if (is_training() && options_.share_attention && norm1->size() > 1) {
+    output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
+    output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
+  }
   return output;
 }
 

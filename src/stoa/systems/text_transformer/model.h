@@ -36,6 +36,7 @@ class TextTransformerImpl : public TextModel {
   at::Tensor span_scores(const at::Tensor& hidden) override;
   at::Tensor continued(const at::Tensor& ids, TextCache& cache) override;
   nn::ModelDescription describe() const override;
+  std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
   void load_pretrained() override;
   void save_pretrained(const std::filesystem::path& folder) const override;
 

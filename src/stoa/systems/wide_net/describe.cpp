@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "stoa/base/format.h"
+#include "stoa/systems/shared_layers.h"
 #include "stoa/systems/wide_net/model.h"
 
 namespace stoa::wide_net {
@@ -11,17 +12,6 @@ namespace {
 
 std::int64_t count(const torch::nn::Module& module) {
   return nn::count_parameters(module);
-}
-
-std::vector<std::string> numbered(const char* what, std::int64_t number) {
-  std::vector<std::string> names;
-  for (std::int64_t i = 0; i < number; ++i) names.push_back(format("{} {}", what, i + 1));
-  return names;
-}
-
-std::vector<double> values(const at::Tensor& tensor) {
-  const auto flat = tensor.detach().to(at::kCPU, at::kDouble).contiguous().flatten();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
 }
 
 }  // namespace
@@ -67,51 +57,11 @@ nn::ModelDescription WideNetImpl::describe() const {
   return model;
 }
 
-at::Tensor ln_spread(const at::Tensor& norms) {
-  // over j: mean (a_i - a_j)^2 = (a_i - mean)^2 + variance, coordinate by coordinate
-  const auto x = norms.detach().to(at::kDouble);
-  const auto from_mean = (x - x.mean(0)).square();
-  return (from_mean + from_mean.mean(0)).mean(1);
-}
-
-at::Tensor norm_weights(const torch::nn::ModuleList& norms) {
-  std::vector<at::Tensor> rows;
-  for (const auto& norm : *norms) rows.push_back(norm->as<torch::nn::LayerNorm>()->weight.detach());
-  return at::stack(rows);
-}
-
 std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {
-  std::vector<Exhibit> exhibits;
-  for (const auto& item : statistics) {
-    if (item.name != "router.load") continue;
-    HeatMapExhibit map;
-    map.row_title = "layer";
-    map.column_title = "expert";
-    for (std::int64_t i = 0; i < options_.depth; ++i)
-      if (layers_[static_cast<std::size_t>(i)].mixture >= 0) map.rows.push_back(format("layer {}", i + 1));
-    map.columns = numbered("expert", item.value.size(1));
-    map.values = values(item.value);
-    map.percent = true;
-    exhibits.push_back(
-        {"Experts by depth",
-         "Share of each layer's assignments (row) that each expert (column) takes on the test data. Equal "
-         "cells mean balance; rows that differ mean that depths use the shared experts differently.",
-         map});
-  }
-  if (norm1->size() > 1) {
-    TableExhibit table;
-    table.headings = {"layer norms", "spread between layers"};
-    table.rows = {
-        {"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)).mean().item<double>())},
-        {"before the perceptron or mixture",
-         format("{:.3e}", ln_spread(norm_weights(norm2)).mean().item<double>())}};
-    exhibits.push_back(
-        {"Layer norms",
-         "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "
-         "have of their own.",
-         table});
-  }
-  return exhibits;
+  std::vector<std::int64_t> mixing;
+  for (std::int64_t i = 0; i < options_.depth; ++i)
+    if (layers_[static_cast<std::size_t>(i)].mixture >= 0) mixing.push_back(i);
+  return shared_layer_exhibits(statistics, mixing, norm1, norm2);
 }
 
 }  // namespace stoa::wide_net

@@ -10,6 +10,7 @@
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/part_scope.h"
+#include "stoa/systems/shared_layers.h"
 
 namespace stoa::wide_net {
 namespace {

@@ -84,12 +84,4 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
 };
 TORCH_MODULE(WideNet);
 
-/// Spread of layer-norm weights, layer by layer: for layer i 1 / (d D) sum over layers j and coordinates m of
-/// (gamma_im - gamma_jm)^2. norms [layers, d] -> [layers]; the mean is the spread of the whole (widenet.md 5:
-/// over ordered pairs of layers). Zero where all layers are alike.
-at::Tensor ln_spread(const at::Tensor& norms);
-
-/// Weights of a list of layer norms, [layers, d].
-at::Tensor norm_weights(const torch::nn::ModuleList& norms);
-
 }  // namespace stoa::wide_net
