@@ -58,6 +58,44 @@ void for_each_block(std::int64_t rows, std::int64_t size, const Work& work) {
   });
 }
 
+/// linear_forward(); without `keep_before` the activation works in place, which saves an array of the
+/// result's size.
+LinearPass forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                   Activation activation, Operands operands, bool keep_before) {
+  const std::int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
+  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, operands, rows);
+  LinearPass pass;
+  pass.output = at::empty({rows, out}, x.options());
+  if (keep_before && activation != Activation::kNone) pass.before = at::empty({rows, out}, x.options());
+  auto* const output = pass.output.mutable_data_ptr<float>();
+  auto* const before = pass.before.defined() ? pass.before.mutable_data_ptr<float>() : output;
+  const auto* const from = pointer(x);
+  const auto* const b = pointer(bias);
+  // few rows are cut by columns too, so that there is work for all threads
+  const std::int64_t size = rows_at_once(in + 2 * out), down = (rows + size - 1) / size;
+  const std::int64_t wide =
+      down < kPiecesWanted ? kPanel * std::max<std::int64_t>(1, out / (kPanel * kPiecesWanted)) : out;
+  const std::int64_t across = (out + wide - 1) / wide;
+  at::parallel_for(0, down * across, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i) {
+      const std::int64_t first = i / across * size, count = std::min(size, rows - first);
+      const std::int64_t column = i % across * wide, columns = std::min(wide, out - column);
+      const std::int64_t at = first * out + column;
+      gemm_rows(from + first * in, in, count, w[0].columns(column, columns), before + at, out, false);
+      if (b == nullptr && activation == Activation::kNone) continue;
+      const auto finish = [&](std::int64_t place, std::int64_t lines, std::int64_t width) {
+        bias_activation_forward(before + place, b == nullptr ? nullptr : b + column, output + place, lines,
+                                width, static_cast<std::int64_t>(activation));
+      };
+      if (columns == out)
+        finish(at, count, out);
+      else
+        for (std::int64_t r = 0; r < count; ++r) finish(at + r * out, 1, columns);
+    }
+  });
+  return pass;
+}
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
@@ -102,8 +140,8 @@ at::Tensor compute(const at::Tensor& x, const at::Tensor& weight, const Optional
   if (!in_blocks(x, weight, b)) return linear_reference(x, weight, b, f);
   auto shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  return linear_forward(x.reshape({-1, x.size(-1)}).contiguous(), weight.contiguous(),
-                        b.defined() ? b.contiguous() : b, f, choose_operands(bf16))
+  return forward(x.reshape({-1, x.size(-1)}).contiguous(), weight.contiguous(),
+                 b.defined() ? b.contiguous() : b, f, choose_operands(bf16), /*keep_before=*/false)
       .output.view(shape);
 }
 
@@ -164,38 +202,7 @@ at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const
 
 LinearPass linear_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           Activation activation, Operands operands) {
-  const std::int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
-  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, operands, rows);
-  LinearPass pass;
-  pass.output = at::empty({rows, out}, x.options());
-  if (activation != Activation::kNone) pass.before = at::empty({rows, out}, x.options());
-  auto* const output = pass.output.mutable_data_ptr<float>();
-  auto* const before = pass.before.defined() ? pass.before.mutable_data_ptr<float>() : output;
-  const auto* const from = pointer(x);
-  const auto* const b = pointer(bias);
-  // few rows are cut by columns too, so that there is work for all threads
-  const std::int64_t size = rows_at_once(in + 2 * out), down = (rows + size - 1) / size;
-  const std::int64_t wide =
-      down < kPiecesWanted ? kPanel * std::max<std::int64_t>(1, out / (kPanel * kPiecesWanted)) : out;
-  const std::int64_t across = (out + wide - 1) / wide;
-  at::parallel_for(0, down * across, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) {
-      const std::int64_t first = i / across * size, count = std::min(size, rows - first);
-      const std::int64_t column = i % across * wide, columns = std::min(wide, out - column);
-      const std::int64_t at = first * out + column;
-      gemm_rows(from + first * in, in, count, w[0].columns(column, columns), before + at, out, false);
-      if (b == nullptr && before == output) continue;
-      const auto finish = [&](std::int64_t place, std::int64_t lines, std::int64_t width) {
-        bias_activation_forward(before + place, b == nullptr ? nullptr : b + column, output + place, lines,
-                                width, static_cast<std::int64_t>(activation));
-      };
-      if (columns == out)
-        finish(at, count, out);
-      else
-        for (std::int64_t r = 0; r < count; ++r) finish(at + r * out, 1, columns);
-    }
-  });
-  return pass;
+  return forward(x, weight, bias, activation, operands, /*keep_before=*/true);
 }
 
 LinearGradients linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,

@@ -144,6 +144,50 @@ TEST(Parse, DaysOfSecondsAreRightOnBothSidesOf1970) {
   EXPECT_EQ(values(1), (std::vector<std::string>{"0", "23", "0", "23", "8", "15"}));
 }
 
+TEST(Parse, AnIdOfEightDigitsHasNoOtherCharacterAnywhere) {
+  const RawLayout layout = table({{"h", CellType::kHex}, {"s", CellType::kSkip}});
+  for (int byte = 1; byte < 256; ++byte) {
+    if (byte == ',' || byte == '"' || byte == '\n' || byte == '\r') continue;
+    for (std::size_t place = 0; place < 8; ++place) {
+      std::string id = "0aF91b3C";
+      id[place] = static_cast<char>(byte);
+      std::uint64_t key = 0;
+      if (key_of_hex(id, key))
+        EXPECT_EQ(parsed(layout, id + ",\n").keys[0][0], key) << id;
+      else
+        EXPECT_THROW(parsed(layout, id + ",\n"), DataError) << byte << " at " << place;
+    }
+  }
+}
+
+TEST(Parse, WholeNumbersOfAnyLengthAreReadAlike) {
+  const RawLayout layout =
+      table({{"n", CellType::kNumber}, {"i", CellType::kInteger}, {"s", CellType::kSkip}});
+  for (std::int64_t value = 0, next = 7; value < 4'000'000'000'000;
+       value = next, next = next * 3 + value % 10) {
+    for (const std::int64_t number : {value, -value}) {
+      const std::string text = format("{},{},some more\n", number, number);
+      const ParsedRows rows = parsed(layout, text);
+      EXPECT_EQ(rows.numbers[0][0], static_cast<double>(number));
+      EXPECT_EQ(rows.keys[1][0], key_of_integer(number));
+    }
+  }
+  EXPECT_EQ(parsed(layout, "007,0000000,x and more\n").numbers[0][0], 7);
+}
+
+TEST(Parse, AWholeNumberHasNoOtherCharacterAnywhere) {
+  const RawLayout layout = table({{"i", CellType::kInteger}, {"s", CellType::kSkip}});
+  for (int byte = 1; byte < 256; ++byte) {
+    if (byte == ',' || byte == '"' || byte == '\n' || (byte >= '0' && byte <= '9')) continue;
+    for (std::size_t place = 0; place < 5; ++place) {
+      std::string number = "12345";
+      number[place] = static_cast<char>(byte);
+      if (place == 0 && byte == '-') continue;
+      EXPECT_THROW(parsed(layout, number + ",some more\n"), DataError) << byte << " at " << place;
+    }
+  }
+}
+
 TEST(Parse, EightEmptyCellsAreNotTakenForAnId) {
   EXPECT_EQ(parsed(criteo_layout(false), criteo_line("1", {}, {})).rows, 1u);
 }

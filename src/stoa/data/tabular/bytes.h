@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "stoa/base/errors.h"
@@ -15,6 +16,7 @@ namespace stoa {
 
 class ByteWriter {
  public:
+  void reserve(std::size_t bytes) { text_.reserve(bytes); }
   template <class T>
   void number(T value) {
     static_assert(std::is_arithmetic_v<T>);
@@ -27,7 +29,10 @@ class ByteWriter {
   void bytes(const void* from, std::size_t count) {
     if (count > 0) text_.append(static_cast<const char*>(from), count);
   }
+  /// Zeros up to a multiple of 8 bytes.
+  void pad() { text_.resize((text_.size() + 7) / 8 * 8); }
   const std::string& text() const { return text_; }
+  std::string take() { return std::move(text_); }
 
  private:
   std::string text_;
@@ -57,6 +62,8 @@ class ByteReader {
     rest_ = rest_.subspan(count);
     return taken;
   }
+  /// Leaves out what pad() wrote, of bytes that are a multiple of 8 in all.
+  void skip_padding() { take(rest_.size() % 8); }
   std::size_t left() const { return rest_.size(); }
   /// Throws the DataError of what does not fit.
   [[noreturn]] void fail() const {

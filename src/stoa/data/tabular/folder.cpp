@@ -1,6 +1,7 @@
 #include "stoa/data/tabular/folder.h"
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
+#include "stoa/data/parallel.h"
 #include "stoa/data/tabular/hash.h"
 
 namespace stoa {
@@ -68,6 +70,20 @@ Json encoding_json(const TabularEncoding& encoding, const fs::path& folder) {
   return json;
 }
 
+/// The vocabulary of a field.
+std::shared_ptr<const Vocabulary> read_values(const TabularEncoding& encoding, std::size_t field,
+                                              const Json& entry, const fs::path& folder) {
+  checked_file(folder, entry);
+  const fs::path file = folder / entry.at("file").get<std::string>();
+  auto values = std::make_shared<const Vocabulary>(file);
+  const FieldLayout& layout = encoding.layout.fields[field];
+  if (values->size() != encoding.sizes[field] || values->type() != encoding.layout.value_type(layout) ||
+      values->has_unknown() != (encoding.kind == VocabularyKind::kThreshold))
+    throw DataError(format("{}: the vocabulary does not belong to field `{}`; prepare the data again",
+                           file.string(), layout.name));
+  return values;
+}
+
 TabularEncoding read_encoding(const Json& json, RawLayout layout, const fs::path& folder,
                               const std::string& where) {
   const auto refuse = [&](const std::string& what) {
@@ -90,16 +106,13 @@ TabularEncoding read_encoding(const Json& json, RawLayout layout, const fs::path
     encoding.sizes.push_back(field.at("size"));
     const std::string& name = encoding.layout.fields[f].name;
     if (encoding.sizes.back() < 1) refuse(format("field `{}` has no ids", name));
-    if (encoding.kind == VocabularyKind::kHash) continue;
-    checked_file(folder, field.at("values"));
-    const fs::path file = folder / field.at("values").at("file").get<std::string>();
-    encoding.values.push_back(std::make_shared<const Vocabulary>(file));
-    const Vocabulary& values = *encoding.values.back();
-    if (values.size() != encoding.sizes.back() ||
-        values.type() != encoding.layout.value_type(encoding.layout.fields[f]) ||
-        values.has_unknown() != (encoding.kind == VocabularyKind::kThreshold))
-      throw DataError(format("{}: the vocabulary does not belong to field `{}`; prepare the data again",
-                             file.string(), name));
+  }
+  if (encoding.kind != VocabularyKind::kHash) {
+    encoding.values.resize(encoding.sizes.size());
+    for_each_parallel(std::ssize(encoding.sizes), [&](std::int64_t f) {
+      const auto field = static_cast<std::size_t>(f);
+      encoding.values[field] = read_values(encoding, field, json.at("fields")[field].at("values"), folder);
+    });
   }
   for (const Json& item : json.at("numerics")) encoding.ranges.push_back({item.at("low"), item.at("high")});
   if (!json.at("joins").is_null()) {
@@ -135,6 +148,10 @@ PreparedFolder::Split read_split(const Json& json) {
 float TabularEncoding::Range::scaled(double value) const {
   const double number = std::isnan(value) ? 0 : value;
   return static_cast<float>(high > low ? (number - low) / (high - low) : number - low);
+}
+
+TabularEncoding::Range TabularEncoding::Range::none() {
+  return {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
 }
 
 TabularSchema TabularEncoding::schema() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>
@@ -38,6 +39,12 @@ struct TabularEncoding {
     /// Min-max form of a value; an empty cell (NaN) counts as 0. (value - low) / (high - low), 0 where all
     /// are equal. Not finite for a value so far outside that fp32 cannot hold it.
     float scaled(double value) const;
+    /// That of no value at all, to be widened.
+    static Range none();
+    void widen(double value) {
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
   };
   std::vector<Range> ranges;  ///< of each numeric
   Joins joins;

@@ -1,7 +1,10 @@
 #include "stoa/data/tabular/key_counts.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <functional>
+#include <numeric>
 #include <utility>
 
 #include "stoa/data/tabular/hash.h"
@@ -9,7 +12,7 @@
 namespace stoa {
 namespace {
 
-constexpr std::size_t kAhead = 16;  // look-ups whose loads are under way
+constexpr std::size_t kTogether = 256;  // look-ups whose loads are under way at once
 
 std::uint32_t saturated(std::uint64_t count) {
   return static_cast<std::uint32_t>(
@@ -33,8 +36,11 @@ std::string_view KeyRun::text(std::size_t i) const {
 void KeyRun::append(std::uint64_t key, std::uint32_t count, const std::string_view* text) {
   keys.push_back(key);
   counts.push_back(count);
-  if (text == nullptr) return;
-  texts.append(*text);
+  if (text != nullptr) append_text(*text);
+}
+
+void KeyRun::append_text(std::string_view text) {
+  texts.append(text);
   ends.push_back(texts.size());
 }
 
@@ -63,16 +69,46 @@ KeyRun KeyRun::read(ByteReader& reader) {
   return run;
 }
 
+namespace {
+
+/// Runs without texts. Which of them the next key comes from cannot be foreseen: no branch depends on it.
+KeyRun merge_keys(const KeyRun& a, const KeyRun& b) {
+  KeyRun merged;
+  merged.keys.resize(a.size() + b.size());
+  merged.counts.resize(a.size() + b.size());
+  std::size_t i = 0, j = 0, k = 0;
+  for (; i < a.size() && j < b.size(); ++k) {
+    const std::uint64_t x = a.keys[i], y = b.keys[j];
+    const bool from_a = x <= y, from_b = y <= x;
+    merged.keys[k] = from_a ? x : y;
+    merged.counts[k] = saturated((from_a ? std::uint64_t{a.counts[i]} : 0) + (from_b ? b.counts[j] : 0));
+    i += from_a;
+    j += from_b;
+  }
+  const auto rest = [&](const KeyRun& run, std::size_t from) {
+    std::copy(run.keys.begin() + from, run.keys.end(), merged.keys.begin() + k);
+    std::copy(run.counts.begin() + from, run.counts.end(), merged.counts.begin() + k);
+    k += run.size() - from;
+  };
+  rest(a, i);
+  rest(b, j);
+  merged.keys.resize(k);
+  merged.counts.resize(k);
+  return merged;
+}
+
+}  // namespace
+
 KeyRun merge(const KeyRun& a, const KeyRun& b) {
-  const bool with_texts = !a.ends.empty() || !b.ends.empty();
+  if (a.ends.empty() && b.ends.empty()) return merge_keys(a, b);
   KeyRun merged;
   merged.keys.reserve(a.size() + b.size());
   merged.counts.reserve(a.size() + b.size());
   merged.texts.reserve(a.texts.size() + b.texts.size());
-  if (with_texts) merged.ends.reserve(a.size() + b.size());
+  merged.ends.reserve(a.size() + b.size());
   const auto take = [&](const KeyRun& from, std::size_t i, std::uint32_t count) {
-    const std::string_view text = with_texts ? from.text(i) : std::string_view();
-    merged.append(from.keys[i], count, with_texts ? &text : nullptr);
+    const std::string_view text = from.text(i);
+    merged.append(from.keys[i], count, &text);
   };
   std::size_t i = 0, j = 0;
   while (i < a.size() && j < b.size()) {
@@ -83,7 +119,7 @@ KeyRun merge(const KeyRun& a, const KeyRun& b) {
       take(b, j, b.counts[j]);
       ++j;
     } else {
-      if (with_texts && a.text(i) != b.text(j)) throw_collision(a.text(i), b.text(j));
+      if (a.text(i) != b.text(j)) throw_collision(a.text(i), b.text(j));
       take(a, i, saturated(std::uint64_t{a.counts[i]} + b.counts[j]));
       ++i, ++j;
     }
@@ -95,47 +131,107 @@ KeyRun merge(const KeyRun& a, const KeyRun& b) {
 
 KeyCounter::KeyCounter() : slots_(1 << 10) {}
 
-KeyCounter::Slot& KeyCounter::find(std::uint64_t key) {
-  const std::size_t mask = slots_.size() - 1;
-  std::size_t at = hash64(key, 0) & mask;
-  while (slots_[at].text != kEmpty && slots_[at].key != key) at = (at + 1) & mask;
-  return slots_[at];
-}
-
-void KeyCounter::grow() {
-  std::vector<Slot> old(slots_.size() * 4);
+void KeyCounter::make_room(std::size_t more) {
+  keys_.resize(used_ + more + 1);  // one is written before it is known to be new
+  counts_.resize(used_ + more + 1);
+  if (2 * (used_ + more) <= slots_.size()) return;
+  std::vector<Slot> old(std::bit_ceil(4 * (used_ + more)));
   old.swap(slots_);
-  for (const Slot& slot : old)
-    if (slot.text != kEmpty) find(slot.key) = slot;
-}
-
-void KeyCounter::add(std::span<const std::uint64_t> keys, const std::string_view* texts,
-                     const std::uint8_t* counted) {
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (i + kAhead < keys.size())
-      __builtin_prefetch(&slots_[hash64(keys[i + kAhead], 0) & (slots_.size() - 1)], 1);
-    Slot& slot = find(keys[i]);
-    const std::uint32_t add = counted == nullptr || counted[i] != 0;
-    if (slot.text != kEmpty) {
-      if (texts != nullptr && texts_[slot.text] != texts[i]) throw_collision(texts_[slot.text], texts[i]);
-      slot.count += add;
-      continue;
-    }
-    slot = {keys[i], add, texts == nullptr ? kUsed : static_cast<std::uint32_t>(texts_.size())};
-    if (texts != nullptr) texts_.push_back(texts[i]);
-    if (++used_ * 2 > slots_.size()) grow();
+  const std::size_t mask = slots_.size() - 1;
+  for (const Slot& slot : old) {
+    if (slot.number == kEmpty) continue;
+    std::size_t at = slot.hash & mask;
+    while (slots_[at].number != kEmpty) at = (at + 1) & mask;
+    slots_[at] = slot;
   }
 }
 
-KeyRun KeyCounter::finish() {
-  std::vector<Slot> used;
-  used.reserve(used_);
-  for (const Slot& slot : slots_)
-    if (slot.text != kEmpty) used.push_back(slot);
-  std::ranges::sort(used, {}, &Slot::key);
+void KeyCounter::add(std::span<const std::uint64_t> keys, const std::string_view* texts,
+                     const std::uint8_t* counted, std::uint32_t* numbers) {
+  std::array<std::uint32_t, kTogether> own;
+  for (std::size_t i = 0; i < keys.size(); i += kTogether) {
+    const auto some = keys.subspan(i, std::min(kTogether, keys.size() - i));
+    std::uint32_t* const to = numbers == nullptr ? own.data() : numbers + i;
+    add_some(some, counted == nullptr ? nullptr : counted + i, to);
+    if (texts != nullptr) note_texts({to, some.size()}, texts + i);
+  }
+}
+
+// All hashes are worked out before the first look-up, so that loads can be under way well ahead of it. In the
+// look-up new keys and old ones take the same way: which it is cannot be foreseen.
+void KeyCounter::add_some(std::span<const std::uint64_t> keys, const std::uint8_t* counted,
+                          std::uint32_t* numbers) {
+  make_room(keys.size());
+  Slot* const slots = slots_.data();
+  const std::size_t mask = slots_.size() - 1;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    numbers[i] = static_cast<std::uint32_t>(hashing::fold(keys[i] ^ hashing::kFirst, hashing::kSecond));
+    __builtin_prefetch(&slots[numbers[i] & mask], 1);
+  }
+  std::uint32_t used = used_;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const std::uint32_t hash = numbers[i];
+    std::size_t at = hash & mask;
+    while (slots[at].number != kEmpty && (slots[at].hash != hash || keys_[slots[at].number] != keys[i]))
+      at = (at + 1) & mask;
+    const std::uint32_t found = slots[at].number, number = found == kEmpty ? used : found;
+    slots[at] = {hash, number};
+    keys_[number] = keys[i];
+    used += found == kEmpty;
+    counts_[number] += counted == nullptr || counted[i] != 0;
+    numbers[i] = number;
+  }
+  used_ = used;
+}
+
+void KeyCounter::note_texts(std::span<const std::uint32_t> numbers, const std::string_view* texts) {
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    if (numbers[i] == texts_.size())
+      texts_.push_back(texts[i]);
+    else if (texts_[numbers[i]] != texts[i])
+      throw_collision(texts_[numbers[i]], texts[i]);
+  }
+}
+
+namespace {
+
+struct NumberedKey {
+  std::uint64_t key = 0;
+  std::uint32_t number = 0;
+};
+
+// By one byte after the other from the last, bytes that are the same in all keys left out.
+void sort_by_key(std::vector<NumberedKey>& keys) {
+  std::array<std::array<std::size_t, 256>, 8> counts{};
+  for (const NumberedKey& item : keys)
+    for (std::size_t byte = 0; byte < 8; ++byte) ++counts[byte][item.key >> (8 * byte) & 255];
+  std::vector<NumberedKey> sorted(keys.size());
+  for (std::size_t byte = 0; byte < 8; ++byte) {
+    auto& places = counts[byte];
+    if (std::ranges::find(places, keys.size()) != places.end()) continue;
+    std::exclusive_scan(places.begin(), places.end(), places.begin(), std::size_t{0});
+    for (const NumberedKey& item : keys) sorted[places[item.key >> (8 * byte) & 255]++] = item;
+    keys.swap(sorted);
+  }
+}
+
+}  // namespace
+
+KeyRun KeyCounter::finish(std::vector<std::uint32_t>* places) {
+  std::vector<NumberedKey> sorted(used_);
+  for (std::uint32_t number = 0; number < used_; ++number) sorted[number] = {keys_[number], number};
+  sort_by_key(sorted);
   KeyRun run;
-  for (const Slot& slot : used)
-    run.append(slot.key, slot.count, slot.text == kUsed ? nullptr : &texts_[slot.text]);
+  run.keys.resize(used_);
+  run.counts.resize(used_);
+  if (places != nullptr) places->resize(used_);
+  for (std::size_t i = 0; i < sorted.size(); ++i) {
+    const auto [key, number] = sorted[i];
+    run.keys[i] = key;
+    run.counts[i] = counts_[number];
+    if (places != nullptr) (*places)[number] = static_cast<std::uint32_t>(i);
+    if (!texts_.empty()) run.append_text(texts_[number]);
+  }
   *this = KeyCounter();
   return run;
 }

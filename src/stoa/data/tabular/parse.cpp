@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -32,11 +33,50 @@ std::int64_t digit(char c) {
   return kDigits[static_cast<unsigned char>(c)];
 }
 
-/// Eight digits at once; negative where one of them is none.
-std::int64_t eight_digits(const char* p) {
-  const std::int64_t high = digit(p[0]) << 12 | digit(p[1]) << 8 | digit(p[2]) << 4 | digit(p[3]);
-  const std::int64_t low = digit(p[4]) << 12 | digit(p[5]) << 8 | digit(p[6]) << 4 | digit(p[7]);
-  return (high | low) < 0 ? -1 : high << 16 | low;
+constexpr std::uint64_t in_all_bytes(std::uint64_t byte) {
+  return byte * 0x0101010101010101u;
+}
+
+std::uint64_t eight_bytes(const char* p) {
+  std::uint64_t word;
+  std::memcpy(&word, p, sizeof word);
+  return word;
+}
+
+/// High bits of the bytes of a word below 0x80 that are at least `low` and below `end`.
+constexpr std::uint64_t bytes_between(std::uint64_t word, std::uint64_t low, std::uint64_t end) {
+  return (word + in_all_bytes(0x80 - low)) & ~(word + in_all_bytes(0x80 - end)) & in_all_bytes(0x80);
+}
+
+/// The number that eight hexadecimal digits stand for; false where one of them is none.
+bool eight_hex_digits(std::uint64_t word, std::uint64_t& value) {
+  const std::uint64_t letters = bytes_between(word | in_all_bytes(0x20), 'a', 'f' + 1);
+  const std::uint64_t digits = bytes_between(word, '0', '9' + 1);
+  if ((word & in_all_bytes(0x80)) != 0 || (letters | digits) != in_all_bytes(0x80)) return false;
+  value =
+      __builtin_bswap64((word & in_all_bytes(15)) + (letters >> 7) * 9);  // a byte each, the first highest
+  value = (value | value >> 4) & 0x00ff00ff00ff00ffu;
+  value = (value | value >> 8) & 0x0000ffff0000ffffu;
+  value = (value | value >> 16) & 0xffffffffu;
+  return true;
+}
+
+/// The same of decimal digits.
+bool eight_digits(std::uint64_t word, std::uint64_t& value) {
+  if ((word & in_all_bytes(0x80)) != 0 || bytes_between(word, '0', '9' + 1) != in_all_bytes(0x80))
+    return false;
+  value = word - in_all_bytes('0');  // a byte each, the first lowest; then pairs, then fours
+  value = (10 * value + (value >> 8)) & 0x00ff00ff00ff00ffu;
+  value = (100 * value + (value >> 16)) & 0x0000ffff0000ffffu;
+  value = (10000 * value + (value >> 32)) & 0xffffffffu;
+  return true;
+}
+
+/// Length of the cell that a word begins with, 8 where it has no separator; `separators` in all bytes.
+std::size_t cell_length(std::uint64_t word, std::uint64_t separators) {
+  const std::uint64_t different = word ^ separators;
+  const std::uint64_t equal = (different - in_all_bytes(1)) & ~different & in_all_bytes(0x80);
+  return equal == 0 ? 8 : static_cast<std::size_t>(std::countr_zero(equal)) / 8;
 }
 
 bool parse_integer(std::string_view cell, std::int64_t& value) {
@@ -192,10 +232,10 @@ struct Cursor {
   std::size_t row = 0, column = 0;
   const RowPlace* given = nullptr;  ///< where the row is not a line of `file`
 
-  std::string place() const { return format("{}:{}, column {}", file, line, column + 1); }
   [[noreturn]] void fail(std::string_view cell, const char* needed) const {
     const std::string where = given != nullptr ? given->of(layout, column)
-                                               : format("{} ({})", place(), layout.columns[column].name);
+                                               : format("{}:{}, column {} ({})", file, line, column + 1,
+                                                        layout.columns[column].name);
     throw DataError(format("{}: `{}` {}", where, shown(cell), needed));
   }
 };
@@ -268,6 +308,36 @@ std::string_view take_quoted(std::string_view line, std::size_t& position, const
   return *rows.unquoted.emplace_back(std::move(text));
 }
 
+constexpr std::size_t kUnusual = std::numeric_limits<std::size_t>::max();
+
+/// Parses the cell that `line` begins with where its first eight bytes tell that it is a usual one: an id of
+/// eight digits, a whole number of up to seven, an empty number. Returns its length, or kUnusual with nothing
+/// done.
+std::size_t usual_cell(std::string_view line, char separator, CellType type, std::size_t column,
+                       std::size_t row, ParsedRows& rows) {
+  if (line.size() < 8) return kUnusual;
+  const std::uint64_t word = eight_bytes(line.data());
+  std::uint64_t value = 0;
+  if (type == CellType::kHex) {
+    if ((line.size() > 8 && line[8] != separator) || !eight_hex_digits(word, value)) return kUnusual;
+    rows.keys[column][row] = value << 4 | 8;
+    return 8;
+  }
+  if (type != CellType::kNumber && type != CellType::kInteger) return kUnusual;
+  const std::size_t length = cell_length(word, in_all_bytes(static_cast<unsigned char>(separator)));
+  if (length == 8) return kUnusual;
+  if (length > 0) {
+    const std::uint64_t zeros = in_all_bytes('0') >> (8 * length);  // in front of the digits
+    if (!eight_digits(word << (64 - 8 * length) | zeros, value)) return kUnusual;
+  }
+  if (type == CellType::kNumber)
+    rows.numbers[column][row] =
+        length == 0 ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(value);
+  else
+    rows.keys[column][row] = key_of_integer(length == 0 ? -1 : static_cast<std::int64_t>(value));
+  return length;
+}
+
 }  // namespace
 
 std::string RowPlace::of(const RawLayout& layout, std::size_t column) const {
@@ -283,7 +353,9 @@ void parse_cells(const RawLayout& layout, const std::vector<std::string>& cells,
     if (layout.columns[at.column].type != CellType::kLabel) parse_cell(cells[at.column], at, rows);
 }
 
-RowParser::RowParser(const RawLayout& layout, std::string file) : layout_(layout), file_(std::move(file)) {}
+RowParser::RowParser(const RawLayout& layout, std::string file) : layout_(layout), file_(std::move(file)) {
+  for (const RawColumn& column : layout.columns) types_.push_back(column.type);
+}
 
 std::size_t RowParser::parse(std::string_view text, std::int64_t line, ParsedRows& rows) const {
   std::size_t used = 0;
@@ -301,34 +373,35 @@ std::size_t RowParser::parse(std::string_view text, std::int64_t line, ParsedRow
   return used;
 }
 
+// Any cell: returns its length, quotes included.
+std::size_t RowParser::parse_unusual(std::string_view line, std::size_t position, std::int64_t number,
+                                     std::size_t row, std::size_t column, ParsedRows& rows) const {
+  const Cursor at{layout_, file_, number, row, column};
+  if (layout_.quotes && position < line.size() && line[position] == '"') {
+    std::size_t end = position;
+    parse_cell(take_quoted(line, end, at, rows), at, rows);
+    return end - position;
+  }
+  const std::string_view cell = line.substr(position, line.find(layout_.separator, position) - position);
+  parse_cell(cell, at, rows);
+  return cell.size();
+}
+
 void RowParser::parse_line(std::string_view line, std::int64_t number, std::size_t row,
                            ParsedRows& rows) const {
-  const char separator = layout_.separator;
-  const std::size_t count = layout_.columns.size();
+  const std::size_t count = types_.size();
   std::size_t position = 0;
-  for (Cursor at{layout_, file_, number, row, 0}; at.column < count; ++at.column) {
-    const std::size_t left = line.size() - position;
-    const char* const p = line.data() + position;
-    // the usual id first: eight digits and a separator
-    std::int64_t digits = -1;
-    if (layout_.columns[at.column].type == CellType::kHex && left >= 8 && (left == 8 || p[8] == separator))
-      digits = eight_digits(p);
-    if (digits >= 0) {
-      rows.keys[at.column][row] = static_cast<std::uint64_t>(digits) << 4 | 8;
-      position += 8;
-    } else if (layout_.quotes && left > 0 && *p == '"') {
-      parse_cell(take_quoted(line, position, at, rows), at, rows);
-    } else {
-      std::size_t length = 0;
-      while (length < left && p[length] != separator) ++length;
-      parse_cell({p, length}, at, rows);
-      position += length;
-    }
-    const bool ended = position == line.size(), last = at.column + 1 == count;
+  for (std::size_t column = 0; column < count; ++column, ++position) {
+    std::size_t length =
+        usual_cell(line.substr(position), layout_.separator, types_[column], column, row, rows);
+    if (length == kUnusual) length = parse_unusual(line, position, number, row, column, rows);
+    position += length;
+    const bool ended = position == line.size(), last = column + 1 == count;
     if (ended != last)
-      throw DataError(format("{}: the line {} {} columns, {} are needed; put the line right or remove it",
-                             at.place(), ended ? "ends after" : "has more than", at.column + 1, count));
-    ++position;
+      throw DataError(
+          format("{}:{}, column {}: the line {} {} columns, {} are needed; put the line right or "
+                 "remove it",
+                 file_, number, column + 1, ended ? "ends after" : "has more than", column + 1, count));
   }
 }
 

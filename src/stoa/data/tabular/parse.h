@@ -77,8 +77,11 @@ class RowParser {
 
  private:
   void parse_line(std::string_view line, std::int64_t number, std::size_t row, ParsedRows& rows) const;
+  std::size_t parse_unusual(std::string_view line, std::size_t position, std::int64_t number, std::size_t row,
+                            std::size_t column, ParsedRows& rows) const;
 
   RawLayout layout_;
+  std::vector<CellType> types_;  // of the columns
   std::string file_;
 };
 

@@ -3,17 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <mutex>
 #include <utility>
 
-#include "stoa/base/checksum.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
 #include "stoa/base/interrupt.h"
 #include "stoa/base/progress.h"
 #include "stoa/data/parallel.h"
+#include "stoa/data/tabular/chunk_draft.h"
 #include "stoa/data/tabular/row_file.h"
 
 namespace stoa {
@@ -22,187 +21,83 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::size_t kRowsAtOnce = 4096;  // parsed columns of so many rows stay in the cache
-
 std::string chunk_file(const char* kind, std::int64_t chunk) {
   return format("{}-{:06}.bin", kind, chunk);
 }
 
-/// What one chunk gives the first pass.
-struct ChunkCounts {
-  std::uint64_t rows = 0, train_rows = 0;
-  std::vector<TabularEncoding::Range> ranges;
-  std::vector<KeyRun> values;
-};
-
-std::string to_bytes(const ChunkCounts& counts) {
-  ByteWriter writer;
-  writer.number(counts.rows);
-  writer.number(counts.train_rows);
-  for (const auto& range : counts.ranges) {
-    writer.number(range.low);
-    writer.number(range.high);
-  }
-  for (const KeyRun& run : counts.values) run.write(writer);
-  const std::string& text = writer.text();
-  const std::uint32_t crc = crc32({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-  writer.number(crc);
-  return writer.text();
-}
-
-/// The counts of a file, or nothing where it is absent or not whole: then the chunk is counted again.
-std::optional<ChunkCounts> read_chunk_counts(const fs::path& file, std::size_t numerics, std::size_t fields) {
-  if (!fs::exists(file)) return std::nullopt;
-  try {
-    const MappedFile mapped(file);
-    const auto bytes = mapped.bytes();
-    if (bytes.size() < 4) return std::nullopt;
-    const auto content = bytes.first(bytes.size() - 4);
-    if (ByteReader(bytes.last(4), file.string()).number<std::uint32_t>() != crc32(content))
-      return std::nullopt;
-    ByteReader reader(content, file.string());
-    ChunkCounts counts;
-    counts.rows = reader.number<std::uint64_t>();
-    counts.train_rows = reader.number<std::uint64_t>();
-    for (std::size_t i = 0; i < numerics; ++i) {
-      const double low = reader.number<double>();
-      counts.ranges.push_back({low, reader.number<double>()});
-    }
-    for (std::size_t i = 0; i < fields; ++i) counts.values.push_back(KeyRun::read(reader));
-    if (reader.left() > 0) return std::nullopt;
-    return counts;
-  } catch (const DataError&) {
-    return std::nullopt;
-  }
-}
-
-/// Calls `use` for each batch of parsed rows of a chunk, with the number of its first row.
-template <class Use>
-void parse_chunk(const PrepareInput& input, const TextChunk& chunk, const Use& use) {
-  const RowParser parser(input.layout, input.files[chunk.file].string());
-  ParsedRows rows(input.layout, kRowsAtOnce);
-  std::string_view text = chunk.text;
-  for (std::int64_t done = 0; !text.empty(); done += static_cast<std::int64_t>(rows.rows)) {
-    text.remove_prefix(parser.parse(text, chunk.first_line + done, rows));
-    use(rows, chunk.first_row + done);
-  }
-}
-
-void widen(TabularEncoding::Range& range, double value) {
-  range.low = std::min(range.low, value);
-  range.high = std::max(range.high, value);
-}
-
-std::vector<TabularEncoding::Range> no_ranges(std::size_t count) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  return std::vector<TabularEncoding::Range>(count, {kInfinity, -kInfinity});
-}
-
-ChunkCounts count_chunk(const PrepareInput& input, const TextChunk& chunk, bool with_values,
-                        bool train_only) {
-  const RawLayout& layout = input.layout;
-  ChunkCounts counts;
-  counts.ranges = no_ranges(layout.numerics.size());
-  std::vector<KeyCounter> counters(with_values ? layout.fields.size() : 0);
-  std::vector<std::uint64_t> scratch;
-  std::vector<std::string_view> texts;
-  std::vector<std::uint8_t> train(kRowsAtOnce);
-  // texts are looked at again when the counters finish: quoted ones must live as long
-  std::vector<std::vector<std::unique_ptr<std::string>>> unquoted;
-  parse_chunk(input, chunk, [&](ParsedRows& rows, std::int64_t first_row) {
-    for (std::size_t i = 0; i < rows.rows; ++i)
-      train[i] = input.split.of(first_row + static_cast<std::int64_t>(i)) == TabularSplit::kTrain;
-    counts.rows += rows.rows;
-    counts.train_rows += static_cast<std::uint64_t>(
-        std::count(train.begin(), train.begin() + static_cast<std::ptrdiff_t>(rows.rows), 1));
-    for (std::size_t m = 0; m < layout.numerics.size(); ++m) {
-      const auto& numbers = rows.numbers[layout.numerics[m].column];
-      for (std::size_t i = 0; i < rows.rows; ++i)
-        widen(counts.ranges[m], std::isnan(numbers[i]) ? 0 : numbers[i]);
-    }
-    for (std::size_t f = 0; f < counters.size(); ++f) {
-      const std::uint64_t* keys = field_keys(layout, layout.fields[f], rows, input.joins, scratch, texts);
-      counters[f].add({keys, rows.rows}, texts.empty() ? nullptr : texts.data(),
-                      train_only ? train.data() : nullptr);
-    }
-    if (!rows.unquoted.empty()) unquoted.push_back(std::move(rows.unquoted));
-  });
-  for (KeyCounter& counter : counters) counts.values.push_back(counter.finish());
-  return counts;
+fs::path draft_file(const PrepareInput& input, std::int64_t chunk) {
+  return input.out / kWorkFolder / chunk_file("draft", chunk);
 }
 
 /// The rows of a chunk, by split.
 using SplitColumns = std::array<RowColumns, 3>;
 
-class ChunkEncoder {
+/// Rows of a draft with their final ids and scaled numbers.
+class DraftEncoder {
  public:
-  ChunkEncoder(const PrepareInput& input, const TabularEncoding& encoding)
-      : input_(input), encoding_(encoding) {
-    for (RowColumns& columns : columns_) {
-      columns.ids.resize(encoding.sizes.size());
-      columns.numerics.resize(encoding.ranges.size());
-    }
+  DraftEncoder(const PrepareInput& input, const TabularEncoding& encoding, const ChunkDraft& draft)
+      : input_(input), encoding_(encoding), draft_(draft) {
+    for (std::int64_t i = 0; i < draft.rows; ++i)
+      rows_[static_cast<std::size_t>(input.split.of(draft.first_row + i))].push_back(
+          static_cast<std::uint32_t>(i));
   }
 
-  SplitColumns encode(const TextChunk& chunk) {
-    parse_chunk(input_, chunk,
-                [&](ParsedRows& rows, std::int64_t first_row) { add(chunk, rows, first_row); });
-    return std::move(columns_);
+  SplitColumns encode() const {
+    SplitColumns columns;
+    std::vector<std::uint32_t> own, ids(static_cast<std::size_t>(draft_.rows));
+    for (std::size_t f = 0; f < encoding_.sizes.size(); ++f) {
+      find_ids(f, own);
+      draft_.read_ids(f, own, ids.data());
+      for (std::size_t s = 0; s < columns.size(); ++s) columns[s].ids.push_back(chosen(ids.data(), s));
+    }
+    std::vector<double> numbers(ids.size());
+    std::vector<float> scaled(ids.size());
+    for (std::size_t m = 0; m < encoding_.ranges.size(); ++m) {
+      draft_.read_numbers(m, numbers.data());
+      for (std::size_t i = 0; i < scaled.size(); ++i) scaled[i] = encoding_.ranges[m].scaled(numbers[i]);
+      check_finite(scaled, m);
+      for (std::size_t s = 0; s < columns.size(); ++s)
+        columns[s].numerics.push_back(chosen(scaled.data(), s));
+    }
+    for (std::size_t s = 0; s < columns.size(); ++s) columns[s].labels = chosen(draft_.labels.data(), s);
+    return columns;
   }
 
  private:
-  void add(const TextChunk& chunk, const ParsedRows& rows, std::int64_t first_row) {
-    const RawLayout& layout = input_.layout;
-    for (auto& places : places_) places.clear();
-    for (std::size_t i = 0; i < rows.rows; ++i)
-      places_[static_cast<std::size_t>(input_.split.of(first_row + static_cast<std::int64_t>(i)))].push_back(
-          i);
-    ids_.resize(rows.rows);
-    for (std::size_t f = 0; f < layout.fields.size(); ++f) {
-      find_ids(rows, f);
-      for (std::size_t s = 0; s < columns_.size(); ++s)
-        for (const std::size_t i : places_[s]) columns_[s].ids[f].push_back(ids_[i]);
-    }
-    for (std::size_t m = 0; m < layout.numerics.size(); ++m) {
-      const std::size_t column = layout.numerics[m].column;
-      for (std::size_t s = 0; s < columns_.size(); ++s)
-        for (const std::size_t i : places_[s]) {
-          const float scaled = encoding_.ranges[m].scaled(rows.numbers[column][i]);
-          if (!std::isfinite(scaled))
-            throw DataError(
-                format("{}:{}, column {} ({}): {}", input_.files[chunk.file].string(),
-                       chunk.first_line + first_row - chunk.first_row + static_cast<std::int64_t>(i),
-                       column + 1, layout.columns[column].name, kBeyondScale));
-          columns_[s].numerics[m].push_back(scaled);
-        }
-    }
-    for (std::size_t s = 0; s < columns_.size(); ++s)
-      for (const std::size_t i : places_[s]) columns_[s].labels.push_back(rows.labels[i]);
-  }
-
-  void find_ids(const ParsedRows& rows, std::size_t f) {
-    const RawLayout& layout = input_.layout;
-    const std::uint64_t* keys = field_keys(layout, layout.fields[f], rows, input_.joins, scratch_, texts_);
-    if (encoding_.kind == VocabularyKind::kHash) {
-      for (std::size_t i = 0; i < rows.rows; ++i)
-        ids_[i] = hashed_id(keys[i], encoding_.hash_seed, f, encoding_.sizes[f]);
-      return;
-    }
-    encoding_.values[f]->ids({keys, rows.rows}, ids_.data());
-    if (std::ranges::find(ids_, Vocabulary::kAbsent) != ids_.end())
+  /// The ids of the chunk's own values.
+  void find_ids(std::size_t f, std::vector<std::uint32_t>& ids) const {
+    if (encoding_.kind == VocabularyKind::kHash) return;
+    const auto& keys = draft_.values[f].keys;
+    ids.resize(keys.size());
+    encoding_.values[f]->ids(keys, ids.data());
+    if (std::ranges::find(ids, Vocabulary::kAbsent) != ids.end())
       throw DataError(
           format("field `{}`: a value was not there in the first pass; were the files changed meanwhile? "
                  "prepare the data again",
-                 layout.fields[f].name));
+                 input_.layout.fields[f].name));
+  }
+
+  void check_finite(const std::vector<float>& scaled, std::size_t numeric) const {
+    const auto wrong = std::ranges::find_if(scaled, [](float value) { return !std::isfinite(value); });
+    if (wrong == scaled.end()) return;
+    const std::size_t column = input_.layout.numerics[numeric].column;
+    throw DataError(format("{}:{}, column {} ({}): {}", input_.files.at(draft_.file).string(),
+                           draft_.first_line + (wrong - scaled.begin()), column + 1,
+                           input_.layout.columns[column].name, kBeyondScale));
+  }
+
+  /// The values of a split's rows.
+  template <class T>
+  std::vector<T> chosen(const T* values, std::size_t split) const {
+    std::vector<T> result(rows_[split].size());
+    for (std::size_t i = 0; i < result.size(); ++i) result[i] = values[rows_[split][i]];
+    return result;
   }
 
   const PrepareInput& input_;
   const TabularEncoding& encoding_;
-  SplitColumns columns_;
-  std::array<std::vector<std::size_t>, 3> places_;
-  std::vector<std::uint32_t> ids_;
-  std::vector<std::uint64_t> scratch_;
-  std::vector<std::string_view> texts_;
+  const ChunkDraft& draft_;
+  std::array<std::vector<std::uint32_t>, 3> rows_;
 };
 
 fs::path part_name(std::size_t split, std::int64_t chunk) {
@@ -235,6 +130,7 @@ std::optional<PreparedFolder::Part> whole_part(const fs::path& out, const fs::pa
 struct ChunkParts {
   std::array<std::optional<PreparedFolder::Part>, 3> parts;
   std::array<std::int64_t, 3> positives{};
+  bool there = false;
 };
 
 class EncodePass {
@@ -244,23 +140,23 @@ class EncodePass {
         encoding_(encoding),
         id_(std::stoull(encoding.fingerprint().substr(0, 16), nullptr, 16)) {}
 
+  /// Writes the parts of a chunk whose draft is there; without one the chunk is left to finish().
+  std::int64_t encode_draft(std::int64_t number) {
+    const auto draft = ChunkDraft::open(draft_file(input_, number), input_.layout);
+    return draft ? encode(number, *draft) : 0;
+  }
+
+  /// Makes sure of a chunk's parts: they are used as they are where whole.
   void encode(const TextChunk& chunk) {
-    ChunkParts made = find(chunk);
-    if (!whole(made, chunk)) {
-      const SplitColumns columns = ChunkEncoder(input_, encoding_).encode(chunk);
-      for (std::size_t s = 0; s < columns.size(); ++s) {
-        if (!wanted(s)) continue;
-        const fs::path name = part_name(s, chunk.number);
-        write_row_file(input_.out / name, columns[s], id_);
-        made.parts[s] =
-            PreparedFolder::Part{name.string(), static_cast<std::int64_t>(columns[s].labels.size()),
-                                 static_cast<std::int64_t>(fs::file_size(input_.out / name))};
-        made.positives[s] = std::ranges::count(columns[s].labels, std::uint8_t{1});
-      }
-    }
-    const std::lock_guard lock(mutex_);
-    if (chunks_.size() <= static_cast<std::size_t>(chunk.number)) chunks_.resize(chunk.number + 1);
-    chunks_[chunk.number] = std::move(made);
+    if (has(chunk.number)) return;
+    if (ChunkParts made = find(chunk.number); whole(made, chunk.rows))
+      note(chunk.number, std::move(made));
+    else if (encode_draft(chunk.number) == 0)
+      encode(chunk.number, ChunkDraft::make(input_, encoding_, chunk));
+  }
+
+  bool has_all(std::int64_t chunks) const {
+    return std::ssize(chunks_) == chunks && std::ranges::all_of(chunks_, &ChunkParts::there);
   }
 
   /// All chunks' parts in their order; files without rows are removed.
@@ -283,21 +179,49 @@ class EncodePass {
  private:
   bool wanted(std::size_t split) const { return input_.split.has(static_cast<TabularSplit>(split)); }
 
-  ChunkParts find(const TextChunk& chunk) const {
+  bool has(std::int64_t chunk) {
+    const std::lock_guard lock(mutex_);
+    return chunk < std::ssize(chunks_) && chunks_[chunk].there;
+  }
+
+  void note(std::int64_t chunk, ChunkParts made) {
+    const std::lock_guard lock(mutex_);
+    if (std::ssize(chunks_) <= chunk) chunks_.resize(chunk + 1);
+    chunks_[chunk] = std::move(made);
+    chunks_[chunk].there = true;
+  }
+
+  std::int64_t encode(std::int64_t number, const ChunkDraft& draft) {
+    const SplitColumns columns = DraftEncoder(input_, encoding_, draft).encode();
+    ChunkParts made;
+    for (std::size_t s = 0; s < columns.size(); ++s) {
+      if (!wanted(s)) continue;
+      const fs::path name = part_name(s, number);
+      write_row_file(input_.out / name, columns[s], id_);
+      made.parts[s] = PreparedFolder::Part{name.string(), static_cast<std::int64_t>(columns[s].labels.size()),
+                                           static_cast<std::int64_t>(fs::file_size(input_.out / name))};
+      made.positives[s] = std::ranges::count(columns[s].labels, std::uint8_t{1});
+    }
+    note(number, std::move(made));
+    fs::remove(draft_file(input_, number));
+    return draft.rows;
+  }
+
+  ChunkParts find(std::int64_t chunk) const {
     ChunkParts made;
     for (std::size_t s = 0; s < made.parts.size(); ++s)
       if (wanted(s))
-        made.parts[s] = whole_part(input_.out, part_name(s, chunk.number), encoding_, id_, made.positives[s]);
+        made.parts[s] = whole_part(input_.out, part_name(s, chunk), encoding_, id_, made.positives[s]);
     return made;
   }
 
-  bool whole(const ChunkParts& made, const TextChunk& chunk) const {
+  bool whole(const ChunkParts& made, std::int64_t wanted_rows) const {
     std::int64_t rows = 0;
     for (std::size_t s = 0; s < made.parts.size(); ++s) {
       if (wanted(s) && !made.parts[s]) return false;
       if (made.parts[s]) rows += made.parts[s]->rows;
     }
-    return rows == chunk.rows;
+    return rows == wanted_rows;
   }
 
   const PrepareInput& input_;
@@ -326,38 +250,39 @@ std::int64_t count_rows(const PrepareInput& input) {
   return stream.rows();
 }
 
-CountedInput count_input(const PrepareInput& input, bool with_values, bool train_only) {
+CountedInput count_input(const PrepareInput& input, const TabularEncoding& encoding) {
   TextStream stream = input.open();
   Progress progress("first pass", "rows", 0);
-  const std::size_t fields = with_values ? input.layout.fields.size() : 0;
+  const std::size_t fields = input.layout.fields.size();
   CountedInput counted;
-  counted.ranges = no_ranges(input.layout.numerics.size());
+  counted.ranges.resize(input.layout.numerics.size(), TabularEncoding::Range::none());
   std::vector<RunMerger> mergers(fields);
   std::vector<std::mutex> locks(fields);
   std::mutex mutex;
   for_each_chunk(
       stream,
       [&](const TextChunk& chunk) {
-        const fs::path file = input.out / kWorkFolder / chunk_file("counts", chunk.number);
-        auto counts = read_chunk_counts(file, counted.ranges.size(), fields);
-        if (!counts || counts->rows != static_cast<std::uint64_t>(chunk.rows)) {
-          counts = count_chunk(input, chunk, with_values, train_only);
-          write_file_atomically(file, to_bytes(*counts));
+        const fs::path file = draft_file(input, chunk.number);
+        auto draft = ChunkDraft::open(file, input.layout);
+        if (!draft || draft->rows != chunk.rows) {
+          draft = ChunkDraft::make(input, encoding, chunk);
+          draft->write(file);
         }
         for (std::size_t f = 0; f < fields; ++f) {
           const std::lock_guard lock(locks[f]);
-          mergers[f].add(std::move(counts->values[f]));
+          mergers[f].add(std::move(draft->values[f]));
         }
         const std::lock_guard lock(mutex);
-        counted.rows += static_cast<std::int64_t>(counts->rows);
-        counted.train_rows += static_cast<std::int64_t>(counts->train_rows);
+        counted.rows += draft->rows;
+        counted.train_rows += draft->train_rows;
         for (std::size_t m = 0; m < counted.ranges.size(); ++m) {
-          widen(counted.ranges[m], counts->ranges[m].low);
-          widen(counted.ranges[m], counts->ranges[m].high);
+          counted.ranges[m].widen(draft->ranges[m].low);
+          counted.ranges[m].widen(draft->ranges[m].high);
         }
       },
       [&](std::int64_t rows) { progress.update(rows, percent_read(stream)); });
   progress.finish();
+  counted.chunks = stream.chunks();
   counted.values.resize(fields);
   for_each_parallel(static_cast<std::int64_t>(fields),
                     [&](std::int64_t f) { counted.values[f] = mergers[f].finish(); });
@@ -365,13 +290,23 @@ CountedInput count_input(const PrepareInput& input, bool with_values, bool train
 }
 
 std::array<PreparedFolder::Split, 3> encode_input(const PrepareInput& input, const TabularEncoding& encoding,
-                                                  std::int64_t rows) {
-  TextStream stream = input.open();
+                                                  std::int64_t rows, std::int64_t chunks) {
   Progress progress("second pass", "rows", rows);
   EncodePass pass(input, encoding);
-  for_each_chunk(
-      stream, [&](const TextChunk& chunk) { pass.encode(chunk); },
-      [&](std::int64_t done) { progress.update(done); });
+  std::mutex mutex;
+  std::int64_t done = 0;
+  for_each_parallel(chunks, [&](std::int64_t chunk) {
+    if (interrupted()) throw Interrupted("stopped; the same command goes on from here");
+    const std::int64_t encoded = pass.encode_draft(chunk);
+    const std::lock_guard lock(mutex);
+    progress.update(done += encoded);
+  });
+  if (chunks == 0 || !pass.has_all(chunks)) {
+    TextStream stream = input.open();
+    for_each_chunk(
+        stream, [&](const TextChunk& chunk) { pass.encode(chunk); },
+        [&](std::int64_t passed) { progress.update(passed); });
+  }
   progress.finish();
   return pass.finish();
 }

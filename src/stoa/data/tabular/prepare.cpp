@@ -64,7 +64,7 @@ Json input_entry(const fs::path& file) {
   std::error_code error;
   const auto changed = fs::last_write_time(file, error).time_since_epoch();
   if (!error && !fs::is_regular_file(file))
-    throw IoError(format("cannot read {}: it is read twice, so a regular file is needed", file.string()));
+    throw IoError(format("cannot read {}: it may be read again, so a regular file is needed", file.string()));
   if (error) throw IoError(format("cannot read {}: {}", file.string(), error.message()));
   return {{"file", fs::weakly_canonical(file).string()},
           {"bytes", fs::file_size(file)},
@@ -100,7 +100,7 @@ class Preparation {
     if (input.split.needs_total()) input.split.set_total(count_rows(input));
     const TabularEncoding encoding = first_pass(input);
     PreparedFolder made{options_.out, encoding, encoding.fingerprint(), {}, command_, {}};
-    made.splits = encode_input(input, encoding, rows_);
+    made.splits = encode_input(input, encoding, rows_, drafts_);
     write_counts(options_.out, made.splits[0], encoding.sizes);
     if (input_entries() != command_.at("inputs"))
       throw DataError("the input was changed while it was read; prepare it again with --overwrite");
@@ -243,29 +243,28 @@ class Preparation {
     encoding.hash_seed = before_ ? before_->encoding.hash_seed : options_.seed;
     encoding.joins = input.joins;
     encoding.grown_from = before_ ? before_->vocabulary_hash : "";
-    if (!fs::exists(file)) {
-      write_first_pass(input, file);
-      for (const auto& entry : std::vector<fs::directory_entry>(fs::directory_iterator(work()), {}))
-        if (entry.path().filename().string().starts_with("counts-")) fs::remove(entry.path());
-    }
+    if (settings_.kind == VocabularyKind::kHash)
+      encoding.sizes = before_ ? before_->encoding.sizes
+                               : std::vector<std::int64_t>(input.layout.fields.size(), options_.buckets);
+    if (!fs::exists(file)) write_first_pass(input, encoding, file);
     const Json found = read_json(file);
     rows_ = found.at("rows");
     for (const Json& range : found.at("ranges")) encoding.ranges.push_back({range.at(0), range.at(1)});
-    for (std::size_t f = 0; f < input.layout.fields.size(); ++f) {
-      if (settings_.kind == VocabularyKind::kHash) {
-        encoding.sizes.push_back(before_ ? before_->encoding.sizes[f] : options_.buckets);
-        continue;
-      }
-      encoding.values.push_back(std::make_shared<const Vocabulary>(options_.out / vocabulary_file(f)));
-      encoding.sizes.push_back(encoding.values.back()->size());
-    }
+    if (settings_.kind == VocabularyKind::kHash) return encoding;
+    encoding.values.resize(input.layout.fields.size());
+    for_each_parallel(std::ssize(encoding.values), [&](std::int64_t f) {
+      const auto field = static_cast<std::size_t>(f);
+      encoding.values[field] = std::make_shared<const Vocabulary>(options_.out / vocabulary_file(field));
+    });
+    for (const auto& values : encoding.values) encoding.sizes.push_back(values->size());
     return encoding;
   }
 
-  void write_first_pass(const PrepareInput& input, const fs::path& file) const {
-    const bool hashed = settings_.kind == VocabularyKind::kHash,
-               threshold = settings_.kind == VocabularyKind::kThreshold;
-    CountedInput counted = count_input(input, !hashed, threshold);
+  void write_first_pass(const PrepareInput& input, const TabularEncoding& encoding, const fs::path& file) {
+    CountedInput counted = count_input(input, encoding);
+    drafts_ = counted.chunks;
+    const bool threshold = settings_.kind == VocabularyKind::kThreshold;
+    if (settings_.kind == VocabularyKind::kHash) counted.values.clear();
     if (counted.train_rows == 0)
       throw DataError(format("{}: no training rows in {} rows; give more data or another --split",
                              input.files[0].string(), counted.rows));
@@ -297,7 +296,7 @@ class Preparation {
   std::optional<PreparedFolder> before_;
   std::vector<fs::path> read_files_;
   Json command_;
-  std::int64_t rows_ = 0;
+  std::int64_t rows_ = 0, drafts_ = 0;  // drafts of an earlier call are looked for one by one
 };
 
 }  // namespace

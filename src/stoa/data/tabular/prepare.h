@@ -47,10 +47,12 @@ class RowSplit {
   std::uint64_t shares_[3] = {0, 0, 0};
 };
 
-/// Makes a prepared folder of raw files, in two passes over them, and returns it. What an earlier,
-/// interrupted call with the same options finished is used again; where all is finished already, nothing is
-/// done. Throws DataError (file, line and column of what does not fit), ConfigError (options, a folder that
-/// holds something else), IoError (a full disk, for example; what is finished stays), Interrupted.
+/// Makes a prepared folder of raw files and returns it. The first pass reads the text and leaves a draft of
+/// each chunk in the work folder, about as large as the row files; the second turns drafts into row files and
+/// removes them. What an earlier, interrupted call with the same options finished is used again; where all is
+/// finished already, nothing is done. Throws DataError (file, line and column of what does not fit),
+/// ConfigError (options, a folder that holds something else), IoError (a full disk, for example; what is
+/// finished stays), Interrupted.
 PreparedFolder prepare_tabular(const PrepareOptions& options);
 
 }  // namespace stoa

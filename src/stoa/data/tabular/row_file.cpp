@@ -1,6 +1,7 @@
 #include "stoa/data/tabular/row_file.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "stoa/base/checksum.h"
@@ -40,22 +41,30 @@ std::string header_of(const RowColumns& columns, std::uint64_t encoding) {
   return header.text() + padding;
 }
 
-std::string block_of(const RowColumns& columns, std::size_t number) {
+/// Appends one block, column by column as they lie.
+void append_block(const Append& append, const RowColumns& columns, std::size_t number) {
   const std::size_t begin = number * kBlockRows;
   const std::size_t rows = std::min(kBlockRows, columns.labels.size() - begin);
-  ByteWriter payload, block;
-  const auto part = [&](const auto& column) { return std::span(column).subspan(begin, rows); };
-  for (const auto& column : columns.ids) payload.array<std::uint32_t>(part(column));
-  for (const auto& column : columns.numerics) payload.array<float>(part(column));
-  payload.array<std::uint8_t>(part(columns.labels));
-  const std::uint64_t zeros = 0;
-  payload.bytes(&zeros,
-                payload_size(rows, columns.ids.size() + columns.numerics.size()) - payload.text().size());
-  block.number(static_cast<std::uint32_t>(rows));
-  block.number(static_cast<std::uint32_t>(number));
-  block.number(crc32(as_bytes(payload.text())));
-  block.number(crc32(as_bytes(block.text())));
-  return block.text() + payload.text();
+  std::vector<std::span<const std::byte>> parts;
+  const auto add = [&](const auto& column) {
+    parts.push_back(std::as_bytes(std::span(column).subspan(begin, rows)));
+  };
+  for (const auto& column : columns.ids) add(column);
+  for (const auto& column : columns.numerics) add(column);
+  add(columns.labels);
+  const std::size_t width = columns.ids.size() + columns.numerics.size();
+  constexpr std::array<std::byte, 8> kZeros{};
+  parts.push_back(std::span(kZeros).first(payload_size(rows, width) - rows * (4 * width + 1)));
+  std::uint32_t checksum = 0;
+  for (const auto part : parts)
+    checksum = crc32({reinterpret_cast<const std::uint8_t*>(part.data()), part.size()}, checksum);
+  ByteWriter header;
+  header.number(static_cast<std::uint32_t>(rows));
+  header.number(static_cast<std::uint32_t>(number));
+  header.number(checksum);
+  header.number(crc32(as_bytes(header.text())));
+  append(std::as_bytes(std::span(header.text())));
+  for (const auto part : parts) append(part);
 }
 
 }  // namespace
@@ -74,10 +83,10 @@ const std::uint8_t* RowBlock::labels(std::size_t fields, std::size_t numerics) c
 
 void write_row_file(const std::filesystem::path& file, const RowColumns& columns, std::uint64_t encoding) {
   write_file_atomically(file, [&](const Append& append) {
-    const auto add = [&](const std::string& text) { append(std::as_bytes(std::span(text))); };
-    add(header_of(columns, encoding));
+    const std::string header = header_of(columns, encoding);
+    append(std::as_bytes(std::span(header)));
     for (std::size_t block = 0; block * kBlockRows < columns.labels.size(); ++block)
-      add(block_of(columns, block));
+      append_block(append, columns, block);
   });
 }
 

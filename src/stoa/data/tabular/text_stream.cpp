@@ -216,23 +216,23 @@ void TextStream::open_file() {
 
 // Reads `chunk.memory` from the current file; false where the file is at its end.
 bool TextStream::fill(TextChunk& chunk) {
-  std::vector<char>& memory = chunk.memory;
-  memory.assign(carried_.begin(), carried_.end());
+  std::vector<char>& memory = chunk.memory;  // never made smaller, as growing fills it with zeros
+  std::size_t filled = carried_.size();
+  if (memory.size() < filled) memory.resize(filled);
+  std::ranges::copy(carried_, memory.begin());
   carried_.clear();
-  for (std::size_t wanted = std::max(chunk_bytes_, memory.size() + 1);; wanted *= 2) {
-    std::size_t filled = memory.size();
-    memory.resize(wanted);
+  for (std::size_t wanted = std::max(chunk_bytes_, filled + 1);; wanted *= 2) {
+    if (memory.size() < wanted) memory.resize(wanted);
     filled += source_->read(memory.data() + filled, wanted - filled);
-    memory.resize(filled);
+    const std::string_view text(memory.data(), filled);
     const bool ended = filled < wanted;  // the file
-    const auto last = std::find(memory.rbegin(), memory.rend(), '\n');
-    if (last == memory.rend() && memory.size() > kLongestLine)
+    const std::size_t last = text.rfind('\n');
+    if (last == std::string_view::npos && filled > kLongestLine)
       throw DataError(format("{}:{}, column 1: the line is longer than {} MiB; is this a text file?",
                              files_[file_].string(), line_, kLongestLine >> 20));
-    if (ended || last != memory.rend()) {
-      const auto end = ended ? memory.end() : last.base();
-      carried_.assign(end, memory.end());
-      chunk.text = {memory.data(), static_cast<std::size_t>(end - memory.begin())};
+    if (ended || last != std::string_view::npos) {
+      chunk.text = ended ? text : text.substr(0, last + 1);
+      carried_.assign(chunk.text.end(), text.end());
       return filled > 0;
     }
   }
