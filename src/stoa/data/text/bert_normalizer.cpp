@@ -1,7 +1,8 @@
 #include "stoa/data/text/bert_normalizer.h"
 
 #include <algorithm>
-#include <span>
+#include <mutex>
+#include <utility>
 
 namespace stoa {
 using unicode::classes, unicode::kCombining, unicode::kControl, unicode::kIdeograph, unicode::kMark,
@@ -18,8 +19,18 @@ BertNormalizer::BertNormalizer(const BertNormalizerOptions& options) : options_(
                 : (kind & kPunctuation) != 0 ? Ascii::kPunctuation
                                              : Ascii::kWord;
   }
-  table_.resize(kTable);
-  for (char32_t point = 0; point < kTable; ++point) table_[point] = make_rule(point);
+  static std::mutex mutex;
+  static std::array<std::weak_ptr<const std::vector<std::uint32_t>>, 16> made;
+  const std::lock_guard lock(mutex);
+  auto& known = made[static_cast<std::size_t>(options.clean_text + 2 * options.ideographs +
+                                              4 * options.strip_accents + 8 * options.lowercase)];
+  rules_ = known.lock();
+  if (rules_ == nullptr) {
+    auto rules = std::make_shared<std::vector<std::uint32_t>>(kTable);
+    for (char32_t point = 0; point < kTable; ++point) (*rules)[point] = make_rule(point);
+    known = rules_ = std::move(rules);
+  }
+  table_ = rules_->data();
 }
 
 /// Whether cleaning drops it.

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -86,7 +87,8 @@ class BertNormalizer {
 
   BertNormalizerOptions options_;
   std::array<AsciiRule, 128> ascii_;
-  std::vector<std::uint32_t> table_;
+  std::shared_ptr<const std::vector<std::uint32_t>> rules_;  // one for all with the same options
+  const std::uint32_t* table_ = nullptr;
 };
 
 }  // namespace stoa

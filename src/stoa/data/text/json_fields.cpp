@@ -72,12 +72,11 @@ std::string text(const SortedJson& object, std::string_view key, std::string_vie
 }
 
 std::int32_t id(const SortedJson& number, const std::string& place) {
-  if (!number.is_number_integer() || (number.is_number_unsigned() ? number.get<std::uint64_t>() > 0x7FFFFFFF
-                                                                  : number.get<std::int64_t>() < 0))
-    throw DataError(format("{}: an id is not a whole number from 0 to 2147483647", place));
-  const auto value = number.get<std::int64_t>();
-  if (value < 0 || value > std::numeric_limits<std::int32_t>::max())
-    throw DataError(format("{}: id {} is not from 0 to 2147483647", place, value));
+  constexpr std::int64_t kLargest = std::numeric_limits<std::int32_t>::max();
+  // beyond 63 bits the conversion gives a negative number
+  const std::int64_t value = number.is_number_integer() ? number.get<std::int64_t>() : -1;
+  if (value < 0 || value > kLargest)
+    throw DataError(format("{}: an id is not a whole number from 0 to {}", place, kLargest));
   return static_cast<std::int32_t>(value);
 }
 
