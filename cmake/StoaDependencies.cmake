@@ -50,12 +50,10 @@ find_package(PNG REQUIRED)
 find_package(Threads REQUIRED)
 find_package(hwy REQUIRED)  # SIMD chosen at run time, in ops/ only
 find_path(FMT_INCLUDE fmt/format.h REQUIRED)
-# Unicode tables, and the tokenizers of SentencePiece's models, in data/text only
-add_library(stoa_text_libraries INTERFACE)
-foreach(library utf8proc sentencepiece)
-  find_library(STOA_${library} ${library} REQUIRED)
-  target_link_libraries(stoa_text_libraries INTERFACE ${STOA_${library}})
-endforeach()
+find_library(STOA_UTF8PROC utf8proc REQUIRED)  # Unicode tables, in data/text only
+add_library(stoa_utf8proc INTERFACE)
+target_link_libraries(stoa_utf8proc INTERFACE ${STOA_UTF8PROC})
+find_library(STOA_SENTENCEPIECE sentencepiece REQUIRED)  # of a module of its own
 if(STOA_TESTS)
   find_package(GTest REQUIRED)
 endif()
