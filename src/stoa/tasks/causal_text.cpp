@@ -8,7 +8,6 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/ops/keep_packed.h"
-#include "stoa/tasks/corpus_task.h"
 #include "stoa/tasks/text_input.h"
 
 namespace stoa {
@@ -29,10 +28,7 @@ std::string escaped(const std::string& text) {
 
 class CausalText : public CorpusTask {
  public:
-  CausalText(CausalTextOptions options, TextDataOptions data, TaskTokenizer tokenizer,
-             std::shared_ptr<TextModel> model, const BuildContext& context)
-      : CorpusTask(std::move(data), options.label_smoothing, std::move(tokenizer), std::move(model), context),
-        options_(options) {}
+  CausalText(CausalTextOptions options, Parts parts) : CorpusTask(std::move(parts)), options_(options) {}
 
   std::vector<Prediction> predict(std::span<const std::string> inputs) override;
 
@@ -84,43 +80,18 @@ std::vector<Prediction> CausalText::predict(std::span<const std::string> inputs)
 }  // namespace
 
 void CausalTextOptions::visit(FieldVisitor& v) {
-  v.field("label_smoothing", label_smoothing, "share of each target spread evenly over the vocabulary");
   v.group("generate", generate, "how `stoa predict` continues a text");
 }
 
 void CausalTextOptions::validate() const {
-  if (!(label_smoothing >= 0 && label_smoothing < 1))
-    throw ConfigError(
-        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
   generate.validate();
 }
 
-CausalTextRecipe::CausalTextRecipe(TextModelRecipe model) : model_(std::move(model)) {
-  data_.objective = TextObjective::kCausal;
-}
+CausalTextRecipe::CausalTextRecipe(TextModelRecipe model)
+    : CorpusRecipe(TextObjective::kCausal, std::move(model)) {}
 
-void CausalTextRecipe::visit(FieldVisitor& v) {
-  v.group("task", options_, "what is learned");
-  v.group("data", data_, "the text");
-  v.enter("model", "the model");
-  model_.visit(v);
-  v.leave();
-}
-
-void CausalTextRecipe::validate() const {
-  options_.validate();
-  data_.validate();
-}
-
-std::unique_ptr<Task> CausalTextRecipe::build(const BuildContext& context) {
-  TaskTokenizer tokenizer(tokenizer_place(data_), model_.weights(), model_.vocabulary(), context);
-  if (context.open_data) tokenizer.get();
-  TextModelInput input;
-  input.vocabulary = tokenizer.vocabulary();
-  input.length = data_.length;
-  input.head = TextHead::kCausal;
-  model_.validate(input);
-  return std::make_unique<CausalText>(options_, data_, std::move(tokenizer), model_.make(input), context);
+std::unique_ptr<Task> CausalTextRecipe::make(CorpusTask::Parts parts) const {
+  return std::make_unique<CausalText>(options_, std::move(parts));
 }
 
 }  // namespace stoa

@@ -8,6 +8,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
+#include "stoa/base/format.h"
 #include "stoa/data/find.h"
 #include "stoa/data/text/masking.h"
 #include "stoa/data/text/prepared_text.h"
@@ -16,13 +17,12 @@
 
 namespace stoa {
 
-CorpusTask::CorpusTask(TextDataOptions data, double label_smoothing, TaskTokenizer tokenizer,
-                       std::shared_ptr<TextModel> model, const BuildContext& context)
-    : data_(std::move(data)),
-      label_smoothing_(label_smoothing),
-      tokenizer_(std::move(tokenizer)),
-      model_(std::move(model)) {
-  if (!context.open_data) return;
+CorpusTask::CorpusTask(Parts parts)
+    : data_(std::move(parts.data)),
+      label_smoothing_(parts.label_smoothing),
+      tokenizer_(std::move(parts.tokenizer)),
+      model_(std::move(parts.model)) {
+  if (!parts.open_data) return;
   const auto dataset = open_text_dataset(data_, tokenizer_.get());
   train_ = std::make_shared<const TextSamples>(dataset, data_, true);
   eval_ = std::make_shared<const TextSamples>(dataset, data_, false);
@@ -145,6 +145,48 @@ void CorpusTask::save_examples(const std::filesystem::path& folder, std::int64_t
     lines += example_line(batches->next()) + "\n";
   std::filesystem::create_directories(folder);
   write_file_atomically(folder / "examples.txt", lines);
+}
+
+CorpusRecipe::CorpusRecipe(TextObjective objective, TextModelRecipe model) : model_(std::move(model)) {
+  data_.objective = objective;
+}
+
+TextModelInput CorpusRecipe::input(std::int64_t vocabulary) const {
+  TextModelInput input;
+  input.vocabulary = vocabulary;
+  input.length = data_.length;
+  const bool causal = data_.objective == TextObjective::kCausal;
+  input.head = causal ? TextHead::kCausal : TextHead::kMasked;
+  input.sentence_pairs = !causal && data_.pairs != PairTask::kNone;
+  return input;
+}
+
+void CorpusRecipe::visit(FieldVisitor& v) {
+  v.enter("task", "what is learned");
+  v.field("label_smoothing", label_smoothing_, "share of each target spread evenly over the vocabulary");
+  visit_task(v);
+  v.leave();
+  v.group("data", data_, "the text");
+  v.enter("model", "the model");
+  model_.visit(v);
+  v.leave();
+}
+
+void CorpusRecipe::validate() const {
+  if (!(label_smoothing_ >= 0 && label_smoothing_ < 1))
+    throw ConfigError(
+        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing_));
+  validate_task();
+  data_.validate();
+  if (model_.vocabulary() > 0) model_.validate(input(model_.vocabulary()));
+}
+
+std::unique_ptr<Task> CorpusRecipe::build(const BuildContext& context) {
+  TaskTokenizer tokenizer(tokenizer_place(data_), model_.weights(), model_.vocabulary(), context);
+  if (context.open_data) tokenizer.get();
+  const auto model_input = input(tokenizer.vocabulary());
+  model_.validate(model_input);
+  return make({data_, label_smoothing_, std::move(tokenizer), model_.make(model_input), context.open_data});
 }
 
 std::string tokenizer_place(const TextDataOptions& data) {

@@ -19,9 +19,15 @@ namespace stoa {
 /// vocabulary for the tokens that are asked for.
 class CorpusTask : public Task {
  public:
-  /// Opens the corpus where the context says so.
-  CorpusTask(TextDataOptions data, double label_smoothing, TaskTokenizer tokenizer,
-             std::shared_ptr<TextModel> model, const BuildContext& context);
+  /// What it is made of.
+  struct Parts {
+    TextDataOptions data;
+    double label_smoothing;  ///< share of each target spread over the vocabulary
+    TaskTokenizer tokenizer;
+    std::shared_ptr<TextModel> model;
+    bool open_data;
+  };
+  explicit CorpusTask(Parts parts);
 
   torch::nn::Module& model() override { return *model_; }
   nn::ModelDescription describe() override { return model_->describe(); }
@@ -68,6 +74,28 @@ class CorpusTask : public Task {
   TaskTokenizer tokenizer_;
   std::shared_ptr<TextModel> model_;
   std::shared_ptr<const TextSamples> train_, eval_;
+};
+
+/// The recipe part of one text model under such a task: [task], [data] and [model].
+class CorpusRecipe : public TaskRecipe {
+ public:
+  CorpusRecipe(TextObjective objective, TextModelRecipe model);
+  void visit(FieldVisitor& v) override;
+  void validate() const override;
+  std::unique_ptr<Task> build(const BuildContext& context) override;
+
+ protected:
+  /// The task's own options, beside label_smoothing.
+  virtual void visit_task(FieldVisitor& v) = 0;
+  virtual void validate_task() const = 0;
+  virtual std::unique_ptr<Task> make(CorpusTask::Parts parts) const = 0;
+
+ private:
+  TextModelInput input(std::int64_t vocabulary) const;
+
+  double label_smoothing_ = 0;
+  TextDataOptions data_;
+  TextModelRecipe model_;
 };
 
 /// Where the tokenizer of a corpus is, as TaskTokenizer takes it: `data.tokenizer`, or else in the folder of

@@ -8,7 +8,6 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/data/text/masking.h"
-#include "stoa/tasks/corpus_task.h"
 #include "stoa/tasks/text_input.h"
 
 namespace stoa {
@@ -16,10 +15,7 @@ namespace {
 
 class MaskedText : public CorpusTask {
  public:
-  MaskedText(MaskedTextOptions options, TextDataOptions data, TaskTokenizer tokenizer,
-             std::shared_ptr<TextModel> model, const BuildContext& context)
-      : CorpusTask(std::move(data), options.label_smoothing, std::move(tokenizer), std::move(model), context),
-        options_(options) {}
+  MaskedText(MaskedTextOptions options, Parts parts) : CorpusTask(std::move(parts)), options_(options) {}
 
   std::vector<Prediction> predict(std::span<const std::string> inputs) override;
 
@@ -98,50 +94,18 @@ std::vector<Prediction> MaskedText::predict(std::span<const std::string> inputs)
 }  // namespace
 
 void MaskedTextOptions::visit(FieldVisitor& v) {
-  v.field("label_smoothing", label_smoothing, "share of each target spread evenly over the vocabulary");
   v.field("top", top, "tokens that `stoa predict --json` names for a masked place");
 }
 
 void MaskedTextOptions::validate() const {
-  if (!(label_smoothing >= 0 && label_smoothing < 1))
-    throw ConfigError(
-        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
   if (top < 1) throw ConfigError(format("`task.top` is {}; it must be at least 1", top));
 }
 
-MaskedTextRecipe::MaskedTextRecipe(TextModelRecipe model) : model_(std::move(model)) {
-  data_.objective = TextObjective::kMasked;
-}
+MaskedTextRecipe::MaskedTextRecipe(TextModelRecipe model)
+    : CorpusRecipe(TextObjective::kMasked, std::move(model)) {}
 
-TextModelInput MaskedTextRecipe::input(std::int64_t vocabulary) const {
-  TextModelInput input;
-  input.vocabulary = vocabulary;
-  input.length = data_.length;
-  input.head = TextHead::kMasked;
-  input.sentence_pairs = data_.pairs != PairTask::kNone;
-  return input;
-}
-
-void MaskedTextRecipe::visit(FieldVisitor& v) {
-  v.group("task", options_, "what is learned");
-  v.group("data", data_, "the text");
-  v.enter("model", "the model");
-  model_.visit(v);
-  v.leave();
-}
-
-void MaskedTextRecipe::validate() const {
-  options_.validate();
-  data_.validate();
-}
-
-std::unique_ptr<Task> MaskedTextRecipe::build(const BuildContext& context) {
-  TaskTokenizer tokenizer(tokenizer_place(data_), model_.weights(), model_.vocabulary(), context);
-  if (context.open_data) tokenizer.get();
-  const auto model_input = input(tokenizer.vocabulary());
-  model_.validate(model_input);
-  return std::make_unique<MaskedText>(options_, data_, std::move(tokenizer), model_.make(model_input),
-                                      context);
+std::unique_ptr<Task> MaskedTextRecipe::make(CorpusTask::Parts parts) const {
+  return std::make_unique<MaskedText>(options_, std::move(parts));
 }
 
 }  // namespace stoa

@@ -3,35 +3,30 @@
 #include <memory>
 #include <string>
 
-#include "stoa/data/text/options.h"
-#include "stoa/tasks/text_recipe.h"
-#include "stoa/train/task.h"
+#include "stoa/tasks/corpus_task.h"
 
 namespace stoa {
 
-/// Options of the task itself: the table [task].
+/// Options of the task itself: in the table [task].
 struct MaskedTextOptions {
-  double label_smoothing = 0;  ///< share of each target spread over the vocabulary
-  std::int64_t top = 5;        ///< tokens that predict() names for a masked place
+  std::int64_t top = 5;  ///< tokens that predict() names for a masked place
 
   void visit(FieldVisitor& v);
   void validate() const;
 };
 
-/// The recipe part of one text model under this task: [task], [data] and [model].
-class MaskedTextRecipe : public TaskRecipe {
+/// The recipe part of one text model under this task.
+class MaskedTextRecipe : public CorpusRecipe {
  public:
   explicit MaskedTextRecipe(TextModelRecipe model);
-  void visit(FieldVisitor& v) override;
-  void validate() const override;
-  std::unique_ptr<Task> build(const BuildContext& context) override;
+
+ protected:
+  void visit_task(FieldVisitor& v) override { options_.visit(v); }
+  void validate_task() const override { options_.validate(); }
+  std::unique_ptr<Task> make(CorpusTask::Parts parts) const override;
 
  private:
-  TextModelInput input(std::int64_t vocabulary) const;
-
   MaskedTextOptions options_;
-  TextDataOptions data_;
-  TextModelRecipe model_;
 };
 
 /// One line of the catalog: masked tokens, and next sentence or sentence order, by `Model`, a class derived
