@@ -73,6 +73,10 @@ HeatMapExhibit map_of(std::size_t size) {
   return map;
 }
 
+TEST(Html, TablesOfTextEscapeTheirCells) {
+  EXPECT_EQ(text_table({{"a<", "b"}, {"c", "d&"}}, true), table({"a&lt;", "b"}, {{"c", "d&amp;"}}, true));
+}
+
 TEST(Html, HeatMapsShowValuesTitlesAndNames) {
   HeatMapExhibit map = map_of(3);
   map.values[1] = 0.104;

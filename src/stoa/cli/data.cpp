@@ -77,17 +77,6 @@ std::string as_text(const TabularStatistics& statistics) {
   return text;
 }
 
-std::string html_table(const Rows& rows) {
-  html::Row headings;
-  std::vector<html::Row> body;
-  for (const std::string& cell : rows.at(0)) headings.push_back(html::escape(cell));
-  for (std::size_t i = 1; i < rows.size(); ++i) {
-    body.emplace_back();
-    for (const std::string& cell : rows[i]) body.back().push_back(html::escape(cell));
-  }
-  return html::table(headings, body);
-}
-
 constexpr std::size_t kNamedLines = 8;  // colours that are told apart
 
 /// How fast the most frequent ids cover the rows: the steeper, the longer the tail behind them. The fields
@@ -118,24 +107,20 @@ std::string top_table(const TabularStatistics& statistics) {
     for (const auto& [value, count] : field.top) values.push_back(format("{} ({})", value, thousands(count)));
     rows.push_back({field.name, join(values, ", ")});
   }
-  html::Row headings = {html::escape(rows[0][0]), html::escape(rows[0][1])};
-  std::vector<html::Row> body;
-  for (std::size_t i = 1; i < rows.size(); ++i)
-    body.push_back({html::escape(rows[i][0]), html::escape(rows[i][1])});
-  return html::table(headings, body, true);
+  return html::text_table(rows, true);
 }
 
 std::string as_page(const TabularStatistics& statistics, const std::string& name) {
   std::string body = html::element("h1", html::escape(name)) +
                      html::element("p", html::escape(statistics.source + ": " + summary(statistics)), "lead");
-  body += html::element("h2", "Rows") + html_table(split_rows(statistics));
+  body += html::element("h2", "Rows") + html::text_table(split_rows(statistics));
   body += html::element("h2", "Long tail");
   body += html::figure(
       "Rows covered by the most frequent ids", coverage_chart(statistics),
       "A line that is high at the left belongs to a field whose few frequent ids are in most rows; the "
       "ids at the right occur in hardly any. Named are the fields with the most ids.",
       true);
-  body += html::element("h2", "Fields") + html_table(field_rows(statistics)) +
+  body += html::element("h2", "Fields") + html::text_table(field_rows(statistics)) +
           html::element("p", html::escape(kFieldNote), "quiet") +
           html::details("Most frequent values", top_table(statistics));
   body += html::element("footer", "Made by <code>stoa data describe</code>.");

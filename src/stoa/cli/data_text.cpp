@@ -62,17 +62,6 @@ Rows top_rows(const TextStatistics& statistics) {
   return rows;
 }
 
-std::string html_table(const Rows& rows) {
-  html::Row headings;
-  std::vector<html::Row> body;
-  for (const std::string& cell : rows.at(0)) headings.push_back(html::escape(cell));
-  for (std::size_t i = 1; i < rows.size(); ++i) {
-    body.emplace_back();
-    for (const std::string& cell : rows[i]) body.back().push_back(html::escape(cell));
-  }
-  return html::table(headings, body);
-}
-
 std::string as_page(const TextStatistics& statistics, const std::string& name) {
   html::Chart chart{
       .x_title = "most frequent ids, log10", .y_title = "share of tokens", .range = std::pair(0.0, 1.0)};
@@ -84,12 +73,12 @@ std::string as_page(const TextStatistics& statistics, const std::string& name) {
   chart.lines.push_back(std::move(line));
   std::string body =
       html::element("h1", html::escape(name)) + html::element("p", html::escape(summary(statistics)), "lead");
-  body += html::element("h2", "Lengths") + html_table(length_rows(statistics));
+  body += html::element("h2", "Lengths") + html::text_table(length_rows(statistics));
   body +=
       html::element("h2", "Tokens") +
       html::figure("Text covered by the most frequent ids", html::line_chart(chart),
                    "A line that is high at the left says that few tokens make up most of the text.", true) +
-      html_table(top_rows(statistics));
+      html::text_table(top_rows(statistics));
   body += html::element("footer", "Made by <code>stoa data describe</code>.");
   return html::page(name + " · Stoa", body);
 }

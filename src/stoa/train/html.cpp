@@ -111,6 +111,15 @@ std::string table(const Row& headings_html, const std::vector<Row>& rows_html, b
       text_columns ? "texts" : "figures", head, body);
 }
 
+std::string text_table(const std::vector<std::vector<std::string>>& rows, bool text_columns) {
+  std::vector<Row> escaped;
+  for (const auto& row : rows)
+    for (Row& cells = escaped.emplace_back(); const std::string& cell : row) cells.push_back(escape(cell));
+  const Row headings = escaped.at(0);
+  escaped.erase(escaped.begin());
+  return table(headings, escaped, text_columns);
+}
+
 namespace {
 
 // The value of one cell: two digits where it is a percentage, few enough to be read otherwise.

@@ -46,6 +46,9 @@ using Row = std::vector<std::string>;
 /// are numbers, flush right, or texts where `text_columns` says so.
 std::string table(const Row& headings_html, const std::vector<Row>& rows_html, bool text_columns = false);
 
+/// The same of plain text; the first row is the headings.
+std::string text_table(const std::vector<std::vector<std::string>>& rows, bool text_columns = false);
+
 /// Coloured cells with their values; without the values, and then without the names, where there are too many
 /// to be read.
 inline constexpr std::size_t kLargestValued = 26, kLargestNamed = 64;

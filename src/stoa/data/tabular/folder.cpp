@@ -5,7 +5,6 @@
 #include <numeric>
 #include <utility>
 
-#include "stoa/base/checksum.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
@@ -18,37 +17,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kFormat = "stoa-tabular-1";
 constexpr std::array<const char*, 3> kSplits = {"train", "validation", "test"};
 constexpr std::array<const char*, 3> kKinds = {"exact", "threshold", "hash"};
-
-std::string crc_of(const std::string& text) {
-  return crc_text({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-}
-
-Json file_entry(const fs::path& folder, const std::string& name) {
-  const MappedFile file(folder / name);
-  return {{"file", name}, {"bytes", file.bytes().size()}, {"crc32", crc_text(file.bytes())}};
-}
-
-/// The file of an entry, mapped, its size and checksum compared.
-std::unique_ptr<MappedFile> checked_file(const fs::path& folder, const Json& entry) {
-  const fs::path file = folder / entry.at("file").get<std::string>();
-  std::unique_ptr<MappedFile> mapped;
-  try {
-    mapped = std::make_unique<MappedFile>(file);
-  } catch (const IoError& error) {
-    throw DataError(format("{}; the prepared data are not whole, prepare them again", error.what()));
-  }
-  const std::uint64_t bytes = entry.at("bytes");
-  if (mapped->bytes().size() != bytes)
-    throw DataError(format("{}: it has {} bytes, {} were written; prepare the data again", file.string(),
-                           mapped->bytes().size(), bytes));
-  if (crc_text(mapped->bytes()) != entry.at("crc32").get<std::string>())
-    throw DataError(format(
-        "{}: altered, or of another data set: its checksum is wrong; prepare the data again", file.string()));
-  return mapped;
-}
 
 Json encoding_json(const TabularEncoding& encoding, const fs::path& folder) {
   Json json = {{"kind", kKinds[static_cast<std::size_t>(encoding.kind)]},
@@ -73,7 +43,7 @@ Json encoding_json(const TabularEncoding& encoding, const fs::path& folder) {
 /// The vocabulary of a field.
 std::shared_ptr<const Vocabulary> read_values(const TabularEncoding& encoding, std::size_t field,
                                               const Json& entry, const fs::path& folder) {
-  checked_file(folder, entry);
+  checked_file(kTabularKind, folder, entry);
   const fs::path file = folder / entry.at("file").get<std::string>();
   auto values = std::make_shared<const Vocabulary>(file);
   const FieldLayout& layout = encoding.layout.fields[field];
@@ -116,7 +86,7 @@ TabularEncoding read_encoding(const Json& json, RawLayout layout, const fs::path
   }
   for (const Json& item : json.at("numerics")) encoding.ranges.push_back({item.at("low"), item.at("high")});
   if (!json.at("joins").is_null()) {
-    checked_file(folder, json.at("joins"));
+    checked_file(kTabularKind, folder, json.at("joins"));
     encoding.joins = Joins::from_json(read_json(folder / kJoinsFile), (folder / kJoinsFile).string());
   }
   for (const FieldLayout& field : encoding.layout.fields)
@@ -181,58 +151,36 @@ std::string TabularEncoding::fingerprint() const {
 }
 
 PreparedFolder PreparedFolder::open(const fs::path& folder) {
-  const fs::path file = folder / kSchemaFile;
-  if (!fs::exists(file)) {
-    if (fs::exists(folder / kWorkFolder))
-      throw DataError(
-          format("{}: the preparation of these data did not come to its end; give its `stoa data prepare` "
-                 "command again",
-                 folder.string()));
-    throw DataError(format("{}: no prepared data there (no {}); make them with `stoa data prepare`",
-                           folder.string(), kSchemaFile));
-  }
-  try {
-    Json json = read_json(file);
-    const std::string written = json.is_object() ? json.at("crc32") : Json("");
-    json.erase("crc32");
-    if (json.at("format") != kFormat)
-      throw DataError(
-          format("{}: format {}; this program reads {}", file.string(), json.at("format").dump(), kFormat));
-    if (crc_of(json_text(json)) != written)
-      throw DataError(format("{}: altered: its checksum is wrong; prepare the data again", file.string()));
-    PreparedFolder prepared;
-    prepared.folder = folder;
-    prepared.encoding = read_encoding(
-        json.at("vocabulary"), RawLayout::from_json(json.at("layout"), file.string()), folder, file.string());
+  PreparedFolder prepared;
+  prepared.folder = folder;
+  read_closing_file(kTabularKind, folder, [&](const Json& json) {
+    const std::string where = (folder / kSchemaFile).string();
+    prepared.encoding =
+        read_encoding(json.at("vocabulary"), RawLayout::from_json(json.at("layout"), where), folder, where);
     prepared.vocabulary_hash = json.at("vocabulary_hash");
     if (prepared.encoding.fingerprint() != prepared.vocabulary_hash)
-      throw DataError(
-          format("{}: the vocabulary is not the one the rows were encoded with; prepare the data again",
-                 file.string()));
+      throw DataError(format(
+          "{}: the vocabulary is not the one the rows were encoded with; prepare the data again", where));
     for (std::size_t s = 0; s < kSplits.size(); ++s)
       prepared.splits[s] = read_split(json.at("splits").at(kSplits[s]));
     prepared.command = json.at("command");
     prepared.counts = json.at("counts");
-    return prepared;
-  } catch (const Json::exception& error) {
-    throw DataError(format("{}: cannot be read ({}); prepare the data again", file.string(), error.what()));
-  }
+  });
+  return prepared;
 }
 
 void PreparedFolder::write() const {
-  Json json = {{"format", kFormat},
-               {"vocabulary_hash", vocabulary_hash},
-               {"layout", encoding.layout.to_json()},
-               {"vocabulary", encoding_json(encoding, folder)},
-               {"splits", splits_json(splits)},
-               {"counts", file_entry(folder, kCountsFile)},
-               {"command", command}};
-  json["crc32"] = crc_of(json_text(json));  // of everything before it
-  write_file_atomically(folder / kSchemaFile, json_text(json, 1) + "\n");
+  write_closing_file(kTabularKind, folder,
+                     {{"vocabulary_hash", vocabulary_hash},
+                      {"layout", encoding.layout.to_json()},
+                      {"vocabulary", encoding_json(encoding, folder)},
+                      {"splits", splits_json(splits)},
+                      {"counts", file_entry(folder, kCountsFile)},
+                      {"command", command}});
 }
 
 std::vector<std::vector<std::uint32_t>> PreparedFolder::read_counts() const {
-  const auto file = checked_file(folder, counts);
+  const auto file = checked_file(kTabularKind, folder, counts);
   ByteReader reader(file->bytes(), (folder / kCountsFile).string());
   std::vector<std::vector<std::uint32_t>> fields;
   for (const std::int64_t size : encoding.sizes)
@@ -248,16 +196,8 @@ const char* vocabulary_kind_name(VocabularyKind kind) {
   return kKinds[static_cast<std::size_t>(kind)];
 }
 
-std::string json_text(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
 std::string vocabulary_file(std::size_t field) {
   return format("vocabulary-{:03}.bin", field);
-}
-
-std::string crc_text(std::span<const std::uint8_t> bytes) {
-  return format("{:08x}", crc32(bytes));
 }
 
 }  // namespace stoa

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stoa/base/json.h"
+#include "stoa/data/prepared_folder.h"
 #include "stoa/data/tabular/layout.h"
 #include "stoa/data/tabular/parse.h"
 #include "stoa/data/tabular/schema.h"
@@ -92,12 +93,7 @@ std::string vocabulary_file(std::size_t field);
 inline constexpr const char* kSchemaFile = "schema.json";
 inline constexpr const char* kCountsFile = "counts.bin";
 inline constexpr const char* kJoinsFile = "joins.json";
-inline constexpr const char* kWorkFolder = ".prepare";
 
-/// JSON as text; bytes that are not UTF-8 (names of columns and files may have such) are replaced.
-std::string json_text(const Json& json, int indent = -1);
-
-/// CRC-32 as 8 hexadecimal digits, as schema.json has it.
-std::string crc_text(std::span<const std::uint8_t> bytes);
+inline constexpr PreparedKind kTabularKind = {kSchemaFile, "stoa-tabular-1", "data", "stoa data prepare"};
 
 }  // namespace stoa

@@ -1,7 +1,6 @@
 #include "stoa/data/tabular/prepare.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -10,7 +9,6 @@
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
 #include "stoa/base/interrupt.h"
-#include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/data/parallel.h"
 #include "stoa/data/tabular/movielens.h"
@@ -22,8 +20,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kLockFile = ".lock";
-constexpr const char* kCommandFile = "command.json";
 constexpr const char* kFirstPassFile = "first-pass.json";  // written once the vocabularies are there
 
 const std::vector<std::string> kSources = {"criteo", "avazu", "csv", "movielens"};
@@ -60,22 +56,6 @@ Settings settle(const PrepareOptions& options) {
   return settings;
 }
 
-Json input_entry(const fs::path& file) {
-  std::error_code error;
-  const auto changed = fs::last_write_time(file, error).time_since_epoch();
-  if (!error && !fs::is_regular_file(file))
-    throw IoError(format("cannot read {}: it may be read again, so a regular file is needed", file.string()));
-  if (error) throw IoError(format("cannot read {}: {}", file.string(), error.message()));
-  return {{"file", fs::weakly_canonical(file).string()},
-          {"bytes", fs::file_size(file)},
-          {"changed", std::chrono::duration_cast<std::chrono::nanoseconds>(changed).count()}};
-}
-
-/// JSON as it comes back from a file, where names that are not UTF-8 are changed: to be compared with such.
-Json as_read_back(const Json& json) {
-  return Json::parse(json_text(json));
-}
-
 class Preparation {
  public:
   explicit Preparation(const PrepareOptions& options) : options_(options), settings_(settle(options)) {
@@ -96,13 +76,15 @@ class Preparation {
       throw ConfigError(format("--out {}: it is a file; name a folder", options_.out.string()));
     fs::create_directories(options_.out);
     const FileLock lock(options_.out / kLockFile);
-    if (claim_folder()) return PreparedFolder::open(options_.out);
+    if (claim()) return PreparedFolder::open(options_.out);
+    fs::create_directories(options_.out / "data");
+    remove_temporaries(options_.out / "data");
     if (input.split.needs_total()) input.split.set_total(count_rows(input));
     const TabularEncoding encoding = first_pass(input);
     PreparedFolder made{options_.out, encoding, encoding.fingerprint(), {}, command_, {}};
     made.splits = encode_input(input, encoding, rows_, drafts_);
     write_counts(options_.out, made.splits[0], encoding.sizes);
-    if (input_entries() != command_.at("inputs"))
+    if (input_entries(read_files_) != command_.at("inputs"))
       throw DataError("the input was changed while it was read; prepare it again with --overwrite");
     made.write();
     fs::remove_all(work());
@@ -151,14 +133,8 @@ class Preparation {
           before_->folder.string()));
   }
 
-  Json input_entries() const {
-    Json inputs = Json::array();
-    for (const fs::path& file : read_files_) inputs.push_back(input_entry(file));
-    return as_read_back(inputs);
-  }
-
   Json command(const PrepareInput& input) const {
-    return {{"inputs", input_entries()},
+    return {{"inputs", input_entries(read_files_)},
             {"source", options_.source},
             {"preprocess", options_.bars ? "bars" : "official"},
             {"vocabulary", vocabulary_kind_name(settings_.kind)},
@@ -171,66 +147,19 @@ class Preparation {
             {"layout", as_read_back(input.layout.to_json())}};
   }
 
-  /// True where the folder already holds what is wanted. Otherwise it is ready to be written or written on.
-  bool claim_folder() const {
-    const fs::path& out = options_.out;
-    const fs::path schema = out / kSchemaFile, begun = work() / kCommandFile;
-    const auto is_ours = [&] { return fs::exists(begun) && read_json(begun) == command_; };
-    if (options_.overwrite && (fs::exists(schema) || !is_ours())) remove_prepared();
-    if (fs::exists(schema)) {
-      if (PreparedFolder::open(out).command != command_)
-        throw ConfigError(
-            format("{} holds other prepared data, of other options or files; choose another folder, or "
-                   "replace them with --overwrite",
-                   out.string()));
-      fs::remove_all(work());
-      log_info(format("{}: these data are prepared already", out.string()));
-      return true;
-    }
-    if (!fs::exists(begun)) {
-      for (const auto& entry : fs::directory_iterator(out))
-        if (entry.path().filename() != kLockFile && entry.path().filename() != kWorkFolder)
-          throw ConfigError(format(
-              "{} is not empty ({}); choose a new folder{}", out.string(), entry.path().filename().string(),
-              fs::exists(work()) ? ", or remove half-removed data with --overwrite" : ""));
-      fs::remove_all(work());  // of a preparation that was being removed: nothing in it may be used
-      fs::create_directories(work());
-      write_file_atomically(begun, json_text(command_, 1) + "\n");
-    } else if (is_ours()) {
-      log_info(format("{}: going on with what is there", out.string()));
-    } else {
-      throw ConfigError(
-          format("{} holds an unfinished preparation of other options or files; finish it with its own "
-                 "command, or remove it with --overwrite",
-                 out.string()));
-    }
-    fs::create_directories(out / "data");
-    for (const fs::path& folder : {out, work(), out / "data"}) remove_temporaries(folder);
-    return false;
+  bool claim() const {
+    return claim_folder({kTabularKind, options_.out, command_, options_.overwrite,
+                         [&] { return PreparedFolder::open(options_.out).command; },
+                         [&] { remove_prepared(); }});
   }
 
-  static void remove_temporaries(const fs::path& folder) {  // of a process that was killed
-    std::vector<fs::path> left;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with('.') && name.ends_with(".tmp")) left.push_back(entry.path());
-    }
-    for (const fs::path& file : left) fs::remove(file);
-  }
-
-  /// Only what preparation writes. First what says that there are data, or that something can be gone on
-  /// with, so that a kill leaves a folder that is neither.
   void remove_prepared() const {
     const fs::path& out = options_.out;
-    if (!fs::exists(out / kSchemaFile) && !fs::exists(work())) return;
-    fs::create_directories(work());
     std::vector<fs::path> files = {out / kSchemaFile, work() / kCommandFile, out / kCountsFile,
                                    out / kJoinsFile, out / "data"};
     for (const auto& entry : fs::directory_iterator(out))
       if (entry.path().filename().string().starts_with("vocabulary-")) files.push_back(entry.path());
     for (const fs::path& file : files) fs::remove_all(file);
-    remove_temporaries(out);
-    fs::remove_all(work());
   }
 
   /// The encoding, from the first pass or as an earlier call left it.

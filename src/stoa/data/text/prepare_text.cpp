@@ -5,7 +5,6 @@
 #include <chrono>
 #include <mutex>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "stoa/base/errors.h"
@@ -13,7 +12,6 @@
 #include "stoa/base/format.h"
 #include "stoa/base/interrupt.h"
 #include "stoa/base/progress.h"
-#include "stoa/data/tabular/folder.h"
 #include "stoa/data/text/text_part.h"
 
 namespace stoa {
@@ -22,38 +20,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kLockFile = ".lock";
-constexpr const char* kCommandFile = "command.json";
 constexpr const char* kTokenizerFolder = "tokenizer";
 constexpr const char* kTokenizerList = "tokenizer-files.json";  // names that are about to be moved
 
-Json input_entry(const fs::path& file) {
-  std::error_code error;
-  const auto changed = fs::last_write_time(file, error).time_since_epoch();
-  if (!error && !fs::is_regular_file(file))
-    throw IoError(format("cannot read {}: a regular file is needed", file.string()));
-  if (error) throw IoError(format("cannot read {}: {}", file.string(), error.message()));
-  return {{"file", fs::weakly_canonical(file).string()},
-          {"bytes", fs::file_size(file)},
-          {"changed", std::chrono::duration_cast<std::chrono::nanoseconds>(changed).count()}};
-}
-
-/// JSON as it comes back from a file, where names that are not UTF-8 are changed: to be compared with such.
-Json as_read_back(const Json& json) {
-  return Json::parse(json_text(json));
-}
-
 const char* rule_name(SentenceRule rule) {
   return rule == SentenceRule::kLines ? "lines" : rule == SentenceRule::kSplit ? "split" : "whole";
-}
-
-void remove_temporaries(const fs::path& folder) {  // of a process that was killed
-  std::vector<fs::path> left;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with('.') && name.ends_with(".tmp")) left.push_back(entry.path());
-  }
-  for (const fs::path& file : left) fs::remove(file);
 }
 
 class TextPreparation {
@@ -74,13 +45,13 @@ class TextPreparation {
     command_ = command();
     fs::create_directories(out);
     const FileLock lock(out / kLockFile);
-    if (claim_folder()) return PreparedText::open(out);
+    if (claim()) return PreparedText::open(out);
     const std::vector<TextPartHead> parts = tokenize();
     PreparedText made{
         out, tokenizer().kind(), tokenizer().fingerprint(), tokenizer().size(), 0, 0, 0, command_, {}};
     join_text_parts(work(), parts, token_type_of(tokenizer().size()), out / kTokensPrefix, made);
     made.tokenizer_files = save_tokenizer();
-    if (input_entries() != command_.at("inputs"))
+    if (input_entries(files_) != command_.at("inputs"))
       throw DataError("the text was changed while it was read; prepare it again with --overwrite");
     made.write();
     fs::remove_all(work());
@@ -91,14 +62,8 @@ class TextPreparation {
   fs::path work() const { return options_.out / kWorkFolder; }
   const Tokenizer& tokenizer() const { return *options_.tokenizer; }
 
-  Json input_entries() const {
-    Json inputs = Json::array();
-    for (const fs::path& file : files_) inputs.push_back(input_entry(file));
-    return as_read_back(inputs);
-  }
-
   Json command() const {
-    return as_read_back({{"inputs", input_entries()},
+    return as_read_back({{"inputs", input_entries(files_)},
                          {"tokenizer", tokenizer().fingerprint()},
                          {"sentences", rule_name(options_.rules.sentences)},
                          {"key", options_.rules.key},
@@ -106,50 +71,15 @@ class TextPreparation {
                          {"chunk_bytes", options_.chunk_bytes}});
   }
 
-  /// True where the folder already holds what is wanted. Otherwise it is ready to be written or written on.
-  bool claim_folder() const {
-    const fs::path& out = options_.out;
-    const fs::path finished = out / kTextFile, begun = work() / kCommandFile;
-    const auto is_ours = [&] { return fs::exists(begun) && read_json(begun) == command_; };
-    if (options_.overwrite && (fs::exists(finished) || !is_ours())) remove_prepared();
-    if (fs::exists(finished)) {
-      if (PreparedText::open(out).command != command_)
-        throw ConfigError(format(
-            "{} holds other prepared text, of other options or files; choose another folder, or replace "
-            "it with --overwrite",
-            out.string()));
-      fs::remove_all(work());
-      log_info(format("{}: this text is prepared already", out.string()));
-      return true;
-    }
-    if (!fs::exists(begun)) {
-      for (const auto& entry : fs::directory_iterator(out))
-        if (entry.path().filename() != kLockFile && entry.path().filename() != kWorkFolder)
-          throw ConfigError(format(
-              "{} is not empty ({}); choose a new folder{}", out.string(), entry.path().filename().string(),
-              fs::exists(work()) ? ", or remove half-removed data with --overwrite" : ""));
-      fs::remove_all(work());  // of a preparation that was being removed: nothing in it may be used
-      fs::create_directories(work());
-      write_file_atomically(begun, json_text(command_, 1) + "\n");
-    } else if (is_ours()) {
-      log_info(format("{}: going on with what is there", out.string()));
-    } else {
-      throw ConfigError(format(
-          "{} holds an unfinished preparation of other options or files; finish it with its own command, "
-          "or remove it with --overwrite",
-          out.string()));
-    }
-    for (const fs::path& folder : {out, work()}) remove_temporaries(folder);
-    return false;
+  bool claim() const {
+    return claim_folder({kTextKind, options_.out, command_, options_.overwrite,
+                         [&] { return PreparedText::open(options_.out).command; },
+                         [&] { remove_prepared(); }});
   }
 
-  /// Only what preparation writes. First what says that there is text, or that something can be gone on with,
-  /// so that a kill leaves a folder that is neither.
   void remove_prepared() const {
     const fs::path& out = options_.out;
     const fs::path list = work() / kTokenizerList;
-    if (!fs::exists(out / kTextFile) && !fs::exists(work())) return;
-    fs::create_directories(work());
     if (fs::exists(out / kTextFile) && !fs::exists(list)) {
       Json names = Json::array();
       const Json text = read_json(out / kTextFile);
@@ -167,8 +97,6 @@ class TextPreparation {
       }
     fs::remove(token_file_name(out / kTokensPrefix));
     fs::remove(token_index_name(out / kTokensPrefix));
-    remove_temporaries(out);
-    fs::remove_all(work());
   }
 
   /// Makes the parts that are not there yet and returns the heads of all.

@@ -1,7 +1,6 @@
 #include "stoa/data/text/prepared_text.h"
 
 #include "stoa/base/errors.h"
-#include "stoa/base/files.h"
 #include "stoa/base/format.h"
 #include "stoa/data/tabular/folder.h"
 
@@ -11,34 +10,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kFormat = "stoa-text-1";
-constexpr std::uint64_t kCheckedAtOnce = std::uint64_t{1} << 30;
-
-std::string crc_of(const std::string& text) {
-  return crc_text({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-}
-
-Json file_entry(const fs::path& folder, const std::string& name) {
-  const MappedFile file(folder / name);
-  return {{"file", name}, {"bytes", file.bytes().size()}, {"crc32", crc_text(file.bytes())}};
-}
-
-void check_file(const fs::path& folder, const Json& entry) {
-  const fs::path file = folder / entry.at("file").get<std::string>();
-  std::unique_ptr<MappedFile> mapped;
-  try {
-    mapped = std::make_unique<MappedFile>(file);
-  } catch (const IoError& error) {
-    throw DataError(format("{}; the prepared text is not whole, prepare it again", error.what()));
-  }
-  const std::uint64_t bytes = entry.at("bytes");
-  if (mapped->bytes().size() != bytes)
-    throw DataError(format("{}: it has {} bytes, {} were written; prepare the text again", file.string(),
-                           mapped->bytes().size(), bytes));
-  if (bytes <= kCheckedAtOnce && crc_text(mapped->bytes()) != entry.at("crc32").get<std::string>())
-    throw DataError(format(
-        "{}: altered, or of another data set: its checksum is wrong; prepare the text again", file.string()));
-}
+constexpr std::uint64_t kMostSummed = std::uint64_t{1} << 30;
 
 std::string tokens_name() {
   return token_file_name(kTokensPrefix).string();
@@ -52,68 +24,45 @@ std::string index_name() {
 
 bool is_prepared_text(const fs::path& folder) {
   if (fs::exists(folder / kTextFile)) return true;
-  const fs::path command = folder / kWorkFolder / "command.json";
+  const fs::path command = folder / kWorkFolder / kCommandFile;
   if (fs::exists(folder / kSchemaFile) || !fs::exists(command)) return false;
   const Json begun = read_json(command);
   return begun.is_object() && begun.contains("tokenizer");
 }
 
 PreparedText PreparedText::open(const fs::path& folder) {
-  const fs::path file = folder / kTextFile;
-  if (!fs::exists(file)) {
-    if (fs::exists(folder / kWorkFolder))
-      throw DataError(
-          format("{}: the preparation of this text did not come to its end; give its `stoa data prepare` "
-                 "command again",
-                 folder.string()));
-    throw DataError(format("{}: no prepared text there (no {}); make it with `stoa data prepare text`",
-                           folder.string(), kTextFile));
-  }
-  try {
-    Json json = read_json(file);
-    const std::string written = json.is_object() ? json.at("crc32") : Json("");
-    json.erase("crc32");
-    if (json.at("format") != kFormat)
-      throw DataError(
-          format("{}: format {}; this program reads {}", file.string(), json.at("format").dump(), kFormat));
-    if (crc_of(json_text(json)) != written)
-      throw DataError(format("{}: altered: its checksum is wrong; prepare the text again", file.string()));
-    PreparedText prepared;
-    prepared.folder = folder;
+  PreparedText prepared;
+  prepared.folder = folder;
+  read_closing_file(kTextKind, folder, [&](const Json& json) {
     const Json& tokenizer = json.at("tokenizer");
     prepared.kind = tokenizer.at("kind");
     prepared.fingerprint = tokenizer.at("fingerprint");
     prepared.vocabulary = tokenizer.at("size");
     prepared.tokenizer_files = Json::array();
     for (const Json& entry : tokenizer.at("files")) {
-      check_file(folder, entry);
+      checked_file(kTextKind, folder, entry, kMostSummed);
       prepared.tokenizer_files.push_back(entry.at("file"));
     }
     prepared.documents = json.at("documents");
     prepared.sentences = json.at("sentences");
     prepared.tokens = json.at("tokens");
-    for (const Json& entry : json.at("files")) check_file(folder, entry);
+    for (const Json& entry : json.at("files")) checked_file(kTextKind, folder, entry, kMostSummed);
     prepared.command = json.at("command");
-    return prepared;
-  } catch (const Json::exception& error) {
-    throw DataError(format("{}: cannot be read ({}); prepare the text again", file.string(), error.what()));
-  }
+  });
+  return prepared;
 }
 
 void PreparedText::write() const {
-  Json json = {
-      {"format", kFormat},
-      {"tokenizer",
-       {{"kind", kind}, {"fingerprint", fingerprint}, {"size", vocabulary}, {"files", Json::array()}}},
-      {"documents", documents},
-      {"sentences", sentences},
-      {"tokens", tokens},
-      {"files", {file_entry(folder, tokens_name()), file_entry(folder, index_name())}},
-      {"command", command}};
-  for (const Json& name : tokenizer_files)
-    json["tokenizer"]["files"].push_back(file_entry(folder, name.get<std::string>()));
-  json["crc32"] = crc_of(json_text(json));  // of everything before it
-  write_file_atomically(folder / kTextFile, json_text(json, 1) + "\n");
+  Json files = Json::array();
+  for (const Json& name : tokenizer_files) files.push_back(file_entry(folder, name.get<std::string>()));
+  write_closing_file(
+      kTextKind, folder,
+      {{"tokenizer", {{"kind", kind}, {"fingerprint", fingerprint}, {"size", vocabulary}, {"files", files}}},
+       {"documents", documents},
+       {"sentences", sentences},
+       {"tokens", tokens},
+       {"files", {file_entry(folder, tokens_name()), file_entry(folder, index_name())}},
+       {"command", command}});
 }
 
 std::shared_ptr<const TokenFile> PreparedText::token_file() const {

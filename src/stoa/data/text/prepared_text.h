@@ -6,6 +6,7 @@
 #include <string>
 
 #include "stoa/base/json.h"
+#include "stoa/data/prepared_folder.h"
 #include "stoa/data/text/token_file.h"
 #include "stoa/data/text/tokenizer.h"
 
@@ -14,6 +15,8 @@ namespace stoa {
 /// File names within a folder of prepared text.
 inline constexpr const char* kTextFile = "text.json";
 inline constexpr const char* kTokensPrefix = "tokens";
+
+inline constexpr PreparedKind kTextKind = {kTextFile, "stoa-text-1", "text", "stoa data prepare text"};
 
 /// A folder of prepared text: tokens.bin, tokens.idx, the tokenizer's files and text.json, which is written
 /// last, so a folder without it is unfinished.
