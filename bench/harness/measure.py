@@ -93,6 +93,10 @@ class Lab:
         return contender.facts[unit] / best
 
 
+def ours_of(work):
+    return Candidate("ours", work.spec, work.environment, work.program)
+
+
 class Measurement:
     def __init__(self, lab, work):
         self.lab, self.work, self.settings = lab, work, lab.settings
@@ -101,7 +105,7 @@ class Measurement:
     def gather(self):
         """Starts everybody. Of each row only the fastest candidates stay: the others would cost time and memory."""
         work = self.work
-        self.ours = self.lab.start(work, Candidate("ours", work.spec, program=work.program)).ready()
+        self.ours = self.lab.start(work, ours_of(work)).ready()
         self.ours.probe(self.settings.turn)
         self.roof = self.lab.start(work, self.lab.roofs[work.roof]).ready() if work.roof else None
         if self.roof:
@@ -114,8 +118,14 @@ class Measurement:
     def fastest(self, peer):
         recipe = self.ours.facts.get("recipe") if self.work.takes_recipe else None
         candidates = [c for c in peer.candidates if self.settings.has_packages or not c.spec.get("compile")]
-        contenders = [self.lab.start(self.work, c, recipe, f"{peer.name}: {c.label}".removesuffix(": "))
-                      for c in candidates]
+        looks = {}  # contender: its best time
+        for group in [[c] for c in candidates] if self.work.large else [candidates]:
+            contenders = [self.lab.start(self.work, c, recipe, f"{peer.name}: {c.label}".removesuffix(": ")) for c in group]
+            looks = self.keep_fastest({**looks, **self.look(contenders)})
+        return list(looks)
+
+    def look(self, contenders):
+        """The best times of those that can do the work; the others are stopped."""
         looks = {}
         for prepare in (self.check_facts, lambda contender: contender.probe(self.settings.turn)):
             for contender in list(contenders):
@@ -125,11 +135,14 @@ class Measurement:
                     self.lab.say(f"{self.work.name}: left out: {contender.title}: {failure}")
                     contender.stop()
                     contenders.remove(contender)
-        best = min((looks[contender] for contender in contenders), default=0)
-        for contender in [c for c in contenders if looks[c] > CLOSE * best]:
+        return {contender: looks[contender] for contender in contenders}
+
+    def keep_fastest(self, looks):
+        best = min(looks.values(), default=0)
+        kept = {contender: time for contender, time in looks.items() if time <= (1 if self.work.large else CLOSE) * best}
+        for contender in looks.keys() - kept.keys():
             contender.stop()
-            contenders.remove(contender)
-        return contenders
+        return kept
 
     def check_facts(self, contender):
         """A peer that is not the same work would be no peer."""
@@ -165,6 +178,7 @@ class Measurement:
             rows.append(self.row(peer.name, median, peer_median, peer.aim) | {
                 "set_up": fastest.label, "rival": peer.rival, "ours_best": self.value(best),
                 "peer_best": self.value(peer_best), "ratio_best": peer_best / best, "peer_memory": fastest.memory,
+                "memory_aim": self.work.memory_aim,
                 "peer_repetitions": len(fastest.seconds), "steady": agrees and self.others <= QUIET})
         smallest = min((row["ratio"] for row in rows if row["rival"]), default=None)
         for row in rows:
@@ -210,7 +224,7 @@ def check(lab, work):
     """Compares what ours and the peers compute from the same inputs; returns the number of peers that differ."""
     wrong = 0
     try:
-        ours = lab.start(work, Candidate("ours", work.spec, program=work.program)).ready()
+        ours = lab.start(work, ours_of(work)).ready()
         with tempfile.TemporaryDirectory() as folder:
             ours.ask(f"save {folder}/reference")
             for candidate in work.check:

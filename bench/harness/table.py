@@ -15,7 +15,11 @@ def value_text(value, unit):
 def memory_text(row):
     if "peer_memory" not in row:
         return ""
-    return f"{row['ours_memory'] / 1e9:.2f} / {row['peer_memory'] / 1e9:.2f} GB"
+    text = f"{row['ours_memory'] / 1e9:.2f} / {row['peer_memory'] / 1e9:.2f} GB"
+    if row.get("memory_aim") is None:
+        return text
+    share = row["ours_memory"] / row["peer_memory"]
+    return f"{text} = {share:.2f}, at most {row['memory_aim']:.3g} {'met' if share <= row['memory_aim'] else 'MISSED'}"
 
 
 def aim_text(row):

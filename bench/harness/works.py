@@ -1,5 +1,6 @@
 """All that bench/run.sh can measure: ours, the peers in their set-ups, and the aims."""
 
+import random
 from dataclasses import dataclass, field, replace
 
 from harness import machine
@@ -41,8 +42,11 @@ class Work:
     tolerance: float = 1e-3
     usual: bool = True  # measured where no name is given
     takes_recipe: bool = False  # peers are built from the recipe that ours resolves
-    material: str | None = None  # files that are made once: "photos" or "clicks"
+    material: str | None = None  # files that are made once: a key of MATERIAL in bench/run.py
     uses_pip: bool = False  # cannot be measured without the packages of bench/peers/requirements.txt
+    memory_aim: float | None = None  # of our peak memory, as a share of the peer's
+    environment: dict = field(default_factory=dict)  # of ours
+    large: bool = False  # contenders need so much memory that one is tried at a time and only the fastest kept
 
 
 def set_ups(peer, spec, forms=(None,), compiled_forms=None, frozen=False):
@@ -231,6 +235,69 @@ def click_data():
     ]
 
 
+QUIETLY = {**ALLOCATOR, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ONE_THREAD = {**QUIETLY, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+
+
+def text_peer(spec, forms, **environment):
+    """The fastest of several forms."""
+    return [Candidate(form, {"peer": "text", **spec, "form": form}, {**QUIETLY, **environment}) for form in forms]
+
+
+def text_set_ups(spec, forms, compiled_forms):
+    """As installed, with the allocator's settings, compiled: the fastest of them all."""
+    as_installed = {"HF_HUB_OFFLINE": "1"}
+    return [*[Candidate(f"{form}, as installed", {"peer": "text", **spec, "form": form}, as_installed) for form in forms],
+            *[Candidate(f"{form}, allocator", {"peer": "text", **spec, "form": form}, QUIETLY) for form in forms],
+            *[Candidate(f"{form}, compile", {"peer": "text", **spec, "form": form, "compile": True}, QUIETLY)
+              for form in compiled_forms]]
+
+
+def tokenizing(name, tokenizer, aim):
+    spec = {"mode": "tokenize", "tokenizer": tokenizer}
+    peers = text_peer(spec, ("encode", "encode_batch", "encode_batch_fast"), **ONE_THREAD)
+    return Work(name, "text", spec, [Peer("tokenizers", peers, aim)], unit="MB/s", check=peers, tolerance=0, material="wikitext",
+                uses_pip=True, environment=ONE_THREAD)
+
+
+BERT_BASE = {"vocabulary": 30522, "dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072}
+SMALL_BERT = {"vocabulary": 1000, "dim": 64, "depth": 3, "heads": 4, "mlp_dim": 256}
+
+
+def masked_training(batch, length):
+    spec = {"mode": "train", "shape": {**BERT_BASE, "batch": batch, "length": length},
+            "small": {**SMALL_BERT, "batch": batch // 4, "length": length}}
+    forms = ("sdpa", "eager")
+    return Work(f"text_bert_train_{length}", "text", spec, [Peer("transformers", text_set_ups(spec, forms, forms), 1.2)],
+                roof="gemm", check=text_peer(spec, forms), uses_pip=True, memory_aim=0.7, large=True)
+
+
+def embedding(batch, lengths):
+    spec = {"mode": "embed", "batch": batch, "lengths": lengths}
+    forms, exported = ("sdpa", "eager"), ("model", "fused")
+    return Work(f"text_embed_{batch}", "text", spec,
+                [Peer("transformers", text_set_ups(spec, forms, ()), 1.3),
+                 Peer("ONNX Runtime", text_peer(spec, exported), 0.9)],
+                unit="sentences/s", check=text_peer(spec, (*forms, *exported)), tolerance=1e-5, material="minilm", uses_pip=True)
+
+
+def sampling(bf16=False):
+    spec = {"mode": "sample", "prompt": 32, "tokens": 64, "bf16": bf16}
+    forms = ("sdpa", "eager")
+    return Work("text_bf16_sample" if bf16 else "text_sample", "text", spec,
+                [Peer("transformers", text_set_ups(spec, forms, forms[:1]), None if bf16 else 2.0)], unit="tokens/s",
+                check=[] if bf16 else text_peer(spec, forms), tolerance=0, uses_pip=True,
+                usual=not bf16 or machine.multiplies_bf16())
+
+
+def text():
+    draw = random.Random(1)
+    lengths = [draw.randint(16, 256) for _ in range(64)]
+    return [tokenizing("text_wordpiece", "vocab.txt", 2.0), tokenizing("text_bpe", "bpe.json", 1.0),
+            masked_training(32, 128), masked_training(8, 512), embedding(1, lengths), embedding(64, lengths), sampling(),
+            sampling(bf16=True)]
+
+
 def all_works():
     vit_aims = {"eager": 1.3, "best": 1.15}
     return [
@@ -250,6 +317,7 @@ def all_works():
         click_scoring("click_score_1", 1),
         click_scoring("click_score_1000", 1000),
         *click_data(),
+        *text(),
         loader("loader_jpeg", crop=False),
         loader("loader_jpeg_crop", crop=True),
         *[mixture(dim, experts, k, tokens)

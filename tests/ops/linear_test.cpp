@@ -118,15 +118,15 @@ TEST_P(Linear, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Linear,
-                         ::testing::Values(Case{1, 1, 1, Activation::kNone, true},
-                                           Case{0, 5, 7, Activation::kGeluTanh, true},
-                                           Case{3, 31, 65, Activation::kGeluTanh, true},
-                                           Case{197, 64, 192, Activation::kNone, true},
-                                           Case{130, 192, 768, Activation::kGeluTanh, true},
-                                           Case{333, 65, 129, Activation::kGeluErf, false},
-                                           Case{67, 1500, 100, Activation::kRelu, true},
-                                           Case{700, 17, 600, Activation::kNone, false}));
+INSTANTIATE_TEST_SUITE_P(
+    All, Linear,
+    ::testing::Values(
+        Case{1, 1, 1, Activation::kNone, true}, Case{0, 5, 7, Activation::kGeluTanh, true},
+        Case{3, 31, 65, Activation::kGeluTanh, true}, Case{1, 192, 500, Activation::kNone, true},
+        Case{2, 100, 70, Activation::kGeluErf, true}, Case{7, 77, 300, Activation::kRelu, false},
+        Case{9, 77, 300, Activation::kRelu, false}, Case{197, 64, 192, Activation::kNone, true},
+        Case{130, 192, 768, Activation::kGeluTanh, true}, Case{333, 65, 129, Activation::kGeluErf, false},
+        Case{67, 1500, 100, Activation::kRelu, true}, Case{700, 17, 600, Activation::kNone, false}));
 
 TEST(Linear, TakesViewsOfAnyStrideAndRank) {
   torch::manual_seed(5);
@@ -138,11 +138,13 @@ TEST(Linear, TakesViewsOfAnyStrideAndRank) {
 }
 
 TEST(Linear, EverySimdLevelAgrees) {
-  const Case c{70, 50, 90, Activation::kGeluTanh, true};
-  const auto wanted = run(c, at::kDouble, linear_reference);
-  for (const auto& level : simd_levels()) {
-    limit_simd(level);
-    expect_near(run(c, at::kFloat, plain_linear), wanted, 3e-6);
+  for (const Case& c :
+       {Case{70, 50, 90, Activation::kGeluTanh, true}, {7, 150, 90, Activation::kNone, true}}) {
+    const auto wanted = run(c, at::kDouble, linear_reference);
+    for (const auto& level : simd_levels()) {
+      limit_simd(level);
+      expect_near(run(c, at::kFloat, plain_linear), wanted, 3e-6);
+    }
   }
   limit_simd("auto");
 }

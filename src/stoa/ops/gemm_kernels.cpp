@@ -1,5 +1,7 @@
 #include "stoa/ops/gemm_kernels.h"
 
+#include <hwy/cache_control.h>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "stoa/ops/gemm_kernels.cpp"
 #include "hwy/foreach_target.h"
@@ -67,6 +69,54 @@ void add_columns_impl(const float* from, float* sums, std::int64_t rows, std::in
     for (std::int64_t r = 0; r < rows; ++r) sums[c] += from[r * columns + c];
 }
 
+/// dot_products() for kRows rows and kColumns columns. What comes after those of b is fetched meanwhile: the
+/// CPU by itself does not look beyond a page.
+template <int kRows, int kColumns>
+void dot_block(const float* a, const float* b, std::int64_t size, float* products, std::int64_t stride) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto ahead = static_cast<std::uintptr_t>(kColumns * size) * sizeof(float);
+  hn::Vec<decltype(d)> sums[kRows][kColumns];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = hn::Zero(d);
+  std::int64_t i = 0;
+  for (; i + lanes <= size; i += lanes) {
+    hn::Vec<decltype(d)> row[kRows];
+    for (int r = 0; r < kRows; ++r) row[r] = hn::LoadU(d, a + r * size + i);
+    for (int c = 0; c < kColumns; ++c) {
+      const float* const from = b + c * size + i;
+      hwy::Prefetch(reinterpret_cast<const float*>(reinterpret_cast<std::uintptr_t>(from) + ahead));
+      const auto weight = hn::LoadU(d, from);
+      for (int r = 0; r < kRows; ++r) sums[r][c] = hn::MulAdd(weight, row[r], sums[r][c]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < kColumns; ++c) {
+      float product = hn::GetLane(hn::SumOfLanes(d, sums[r][c]));
+      for (std::int64_t rest = i; rest < size; ++rest) product += a[r * size + rest] * b[c * size + rest];
+      products[r * stride + c] = product;
+    }
+}
+
+template <int kRows>
+void dot_some_rows(const float* a, const float* b, std::int64_t columns, std::int64_t size, float* products,
+                   std::int64_t stride) {
+  constexpr int kColumns = kRows > 2 ? 2 : 4;
+  std::int64_t c = 0;
+  for (; c + kColumns <= columns; c += kColumns)
+    dot_block<kRows, kColumns>(a, b + c * size, size, products + c, stride);
+  for (; c < columns; ++c) dot_block<kRows, 1>(a, b + c * size, size, products + c, stride);
+}
+
+void dot_products_impl(const float* a, std::int64_t rows, const float* b, std::int64_t columns,
+                       std::int64_t size, float* products, std::int64_t stride) {
+  for (; rows >= 4; rows -= 4, a += 4 * size, products += 4 * stride)
+    dot_some_rows<4>(a, b, columns, size, products, stride);
+  if (rows == 3) dot_some_rows<3>(a, b, columns, size, products, stride);
+  if (rows == 2) dot_some_rows<2>(a, b, columns, size, products, stride);
+  if (rows == 1) dot_some_rows<1>(a, b, columns, size, products, stride);
+}
+
 void round_row_impl(const float* from, std::int64_t columns, Bfloat16* to) {
   const hn::ScalableTag<float> d;
   sweep(d, columns,
@@ -107,6 +157,13 @@ HWY_EXPORT(add_columns_impl);
 
 void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t columns) {
   STOA_SIMD_DISPATCH(add_columns_impl)(from, sums, rows, columns);
+}
+
+HWY_EXPORT(dot_products_impl);
+
+void dot_products(const float* a, std::int64_t rows, const float* b, std::int64_t columns, std::int64_t size,
+                  float* products, std::int64_t stride) {
+  STOA_SIMD_DISPATCH(dot_products_impl)(a, rows, b, columns, size, products, stride);
 }
 
 HWY_EXPORT(round_row_impl);

@@ -15,6 +15,12 @@ void transpose_block(const float* from, std::int64_t from_stride, std::int64_t r
 /// other.
 void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t columns);
 
+/// products[r][c] = the sum of a[r][i] * b[c][i] over `size` numbers, for a [rows, size] and b [columns,
+/// size] one row behind the other; rows of the products are `stride` apart. For few rows: b is read as it
+/// lies, once for each four of them.
+void dot_products(const float* a, std::int64_t rows, const float* b, std::int64_t columns, std::int64_t size,
+                  float* products, std::int64_t stride);
+
 /// to[c] = from[c] rounded to nearest, ties to even; NaN stays NaN.
 void round_row(const float* from, std::int64_t columns, Bfloat16* to);
 

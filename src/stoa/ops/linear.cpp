@@ -25,6 +25,7 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 
 constexpr std::int64_t kPiecesWanted = 16;
+constexpr std::int64_t kFewRows = 8;  // a copy of the weights in panels would take longer than their products
 
 at::Tensor or_undefined(const OptionalTensor& tensor) {
   return tensor.value_or(at::Tensor());
@@ -63,7 +64,9 @@ void for_each_block(std::int64_t rows, std::int64_t size, const Work& work) {
 LinearPass forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                    Activation activation, Operands operands, bool keep_before) {
   const std::int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
-  const auto w = pack_for(pointer(weight), 1, in, out, /*transposed=*/true, operands, rows);
+  const bool few = rows <= kFewRows && operands == Operands::kFloat && in > 0;
+  const auto w =
+      few ? PackedMatrices() : pack_for(pointer(weight), 1, in, out, /*transposed=*/true, operands, rows);
   LinearPass pass;
   pass.output = at::empty({rows, out}, x.options());
   if (keep_before && activation != Activation::kNone) pass.before = at::empty({rows, out}, x.options());
@@ -81,7 +84,10 @@ LinearPass forward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
       const std::int64_t first = i / across * size, count = std::min(size, rows - first);
       const std::int64_t column = i % across * wide, columns = std::min(wide, out - column);
       const std::int64_t at = first * out + column;
-      gemm_rows(from + first * in, in, count, w[0].columns(column, columns), before + at, out, false);
+      if (few)
+        dot_products(from + first * in, count, pointer(weight) + column * in, columns, in, before + at, out);
+      else
+        gemm_rows(from + first * in, in, count, w[0].columns(column, columns), before + at, out, false);
       if (b == nullptr && activation == Activation::kNone) continue;
       const auto finish = [&](std::int64_t place, std::int64_t lines, std::int64_t width) {
         bias_activation_forward(before + place, b == nullptr ? nullptr : b + column, output + place, lines,

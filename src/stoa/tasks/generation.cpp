@@ -1,13 +1,16 @@
 #include "stoa/tasks/generation.h"
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/keep_packed.h"
 #include "stoa/tasks/corpus_task.h"
 
 namespace stoa {
@@ -68,6 +71,10 @@ std::vector<std::int32_t> continue_tokens(TextModel& model, std::span<const std:
                                           std::int64_t context, std::int32_t end,
                                           const GenerationOptions& options, RandomStream& random) {
   const auto device = model.parameters().front().device();
+  // rounded copies of weights cost more to make than a single token's products; fp32 weights are read as they
+  // lie
+  std::optional<ops::KeepPacked> keep_packed;
+  if (at::autocast::is_autocast_enabled(at::kCPU)) keep_packed.emplace();
   std::vector<std::int32_t> text(prompt.begin(), prompt.end());
   TextCache cache;
   std::size_t read = text.size();  // tokens that the cache does not hold yet begin here
