@@ -147,6 +147,12 @@ TEST(CausalText, ContinuesEachLineAndRepeatsItself) {
   EXPECT_EQ(std::ranges::count(answers.text, '\n'), 3) << "one line in, one line out";
 }
 
+TEST(CorpusRecipe, RefusesAShareBeyondOne) {
+  for (const char* task : {"masked_text", "causal_text"})
+    STOA_EXPECT_CONTAINS(thrown<ConfigError>([&] { Built(task, "label_smoothing = 1.0"); }),
+                         "`task.label_smoothing` is 1");
+}
+
 at::Tensor scores_of(const std::vector<float>& values) {
   return at::tensor(values);
 }

@@ -14,6 +14,7 @@
 #include "stoa/data/text/prepared_text.h"
 #include "stoa/ops/linear.h"
 #include "stoa/tasks/classification_exhibits.h"
+#include "stoa/tasks/label_smoothing.h"
 
 namespace stoa {
 
@@ -173,9 +174,7 @@ void CorpusRecipe::visit(FieldVisitor& v) {
 }
 
 void CorpusRecipe::validate() const {
-  if (!(label_smoothing_ >= 0 && label_smoothing_ < 1))
-    throw ConfigError(
-        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing_));
+  check_label_smoothing(label_smoothing_);
   validate_task();
   data_.validate();
   if (model_.vocabulary() > 0) model_.validate(input(model_.vocabulary()));

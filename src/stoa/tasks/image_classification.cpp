@@ -13,6 +13,7 @@
 #include "stoa/data/image/pipeline.h"
 #include "stoa/metrics/classification.h"
 #include "stoa/tasks/classification_exhibits.h"
+#include "stoa/tasks/label_smoothing.h"
 
 namespace stoa {
 namespace {
@@ -216,9 +217,7 @@ void ImageClassificationOptions::visit(FieldVisitor& v) {
 }
 
 void ImageClassificationOptions::validate(std::int64_t classes) const {
-  if (!(label_smoothing >= 0 && label_smoothing < 1))
-    throw ConfigError(
-        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
+  check_label_smoothing(label_smoothing);
   if (!class_names.empty() && std::ssize(class_names) != classes)
     throw ConfigError(
         format("`task.class_names` has {} names but `data.classes` is {}; give one name a class or none",

@@ -12,6 +12,7 @@
 #include "stoa/metrics/classification.h"
 #include "stoa/metrics/correlation.h"
 #include "stoa/tasks/classification_exhibits.h"
+#include "stoa/tasks/label_smoothing.h"
 #include "stoa/tasks/task_tokenizer.h"
 #include "stoa/tasks/text_input.h"
 
@@ -374,9 +375,7 @@ void TextClassificationOptions::visit(FieldVisitor& v) {
 }
 
 void TextClassificationOptions::validate(const TextTableForm& form) const {
-  if (!(label_smoothing >= 0 && label_smoothing < 1))
-    throw ConfigError(
-        format("`task.label_smoothing` is {}; it must be at least 0 and below 1", label_smoothing));
+  check_label_smoothing(label_smoothing);
   if (form.numbers && label_smoothing > 0)
     throw ConfigError("`task.label_smoothing` is set, but numbers are predicted; it is for classes");
   const bool correlates = metric == TextMetric::kCorrelation;
