@@ -140,6 +140,15 @@ def mixture(dim, experts, k, tokens):
                 check=[Candidate(form, {"peer": "mixture", **spec, "form": form}) for form in ("einsum", *INDEX_FORMS)])
 
 
+def attention(name, **extra):
+    """Attention within one process, the part that a ring of processes repeats for each block of keys."""
+    spec = {"tokens": 2048, "heads": 8, "head_dim": 64, "train": False, **extra}
+    forms = ("fused", "heads")
+    rows = set_ups("attention", spec, forms)
+    return Work(name, "attention", spec, [Peer("scaled_dot_product_attention", joined(rows), 1.2)], roof="gemm",
+                check=rows["eager"], tolerance=1e-5)
+
+
 def vit_b_shapes():
     block = [[2304, 768], [2304], [768, 768], [768], [3072, 768], [3072], [768, 3072], [768], *[[768]] * 4]
     return [[768, 3, 16, 16], [768], [197, 768], *block * 12, [768], [768], [1000, 768], [1000]]
@@ -318,6 +327,9 @@ def all_works():
         click_scoring("click_score_1000", 1000),
         *click_data(),
         *text(),
+        attention("attention_local_forward"),
+        attention("attention_local_train", train=True),
+        attention("attention_local_causal_train", train=True, causal=True),
         loader("loader_jpeg", crop=False),
         loader("loader_jpeg_crop", crop=True),
         *[mixture(dim, experts, k, tokens)

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fcntl.h>
 #include <pty.h>
 #include <unistd.h>
 
@@ -33,10 +32,14 @@ std::string printed_on_terminal(unsigned short columns, const Work& work) {
   work();
   dup2(before, STDERR_FILENO);
   close(before);
-  fcntl(controller, F_SETFL, O_NONBLOCK);
-  std::string text(1 << 16, '\0');
-  const ssize_t count = read(controller, text.data(), text.size());
-  text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+  // what was written comes in pieces; a bell is the last of them
+  std::string text;
+  char piece[4096];
+  ssize_t count = write(terminal, "\a", 1);
+  while (count > 0 && !text.ends_with('\a'))
+    if ((count = read(controller, piece, sizeof piece)) > 0)
+      text.append(piece, static_cast<std::size_t>(count));
+  if (text.ends_with('\a')) text.pop_back();
   close(terminal);
   close(controller);
   return text;

@@ -43,10 +43,11 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x) {
   return out->forward(ops::attention(qkv, options_.heads, is_training() ? options_.dropout : 0.0));
 }
 
-at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const at::Tensor& offsets, bool causal) {
+at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const PackedTokens& tokens, bool causal) {
   const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
-  const double dropout = is_training() ? options_.dropout : 0.0;
-  return out->forward(ops::packed_attention(qkv, offsets, {options_.heads, causal, dropout}));
+  const ops::PackedAttentionOptions options{options_.heads, causal, is_training() ? options_.dropout : 0.0};
+  return out->forward(tokens.exchange ? tokens.exchange->attend(qkv, options)
+                                      : ops::packed_attention(qkv, tokens.offsets, options));
 }
 
 AttentionCache AttentionImpl::make_cache(std::int64_t sequences, std::int64_t capacity) const {

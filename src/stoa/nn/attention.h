@@ -8,6 +8,7 @@
 #include <string>
 
 #include "stoa/nn/linear.h"
+#include "stoa/nn/packed_tokens.h"
 #include "stoa/nn/parameters.h"
 
 namespace stoa::nn {
@@ -41,8 +42,9 @@ class AttentionImpl : public torch::nn::Module, public HasSlices {
   explicit AttentionImpl(const AttentionOptions& options);
   /// x [batch, tokens, dim] -> the same shape
   at::Tensor forward(const at::Tensor& x);
-  /// Within sequences laid end to end (ops::packed_attention): x [tokens, dim] -> the same shape
-  at::Tensor forward_packed(const at::Tensor& x, const at::Tensor& offsets, bool causal);
+  /// Within sequences laid end to end (ops::packed_attention), of which other processes may have a part: x
+  /// [tokens, dim] -> the same shape
+  at::Tensor forward_packed(const at::Tensor& x, const PackedTokens& tokens, bool causal);
   /// Tokens that follow those of the cache, which takes them in: x [sequences, new tokens, dim] -> the same
   /// shape. Each sees the cache, itself and those before it. Throws ShapeError where the cache is too small.
   at::Tensor forward_cached(const at::Tensor& x, AttentionCache& cache);

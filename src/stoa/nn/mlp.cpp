@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 
 #include "stoa/nn/init.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/ops/linear.h"
+#include "stoa/ops/mlp.h"
 
 namespace stoa::nn {
 
@@ -15,11 +17,11 @@ MlpImpl::MlpImpl(const MlpOptions& options) : options_(options) {
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  auto hidden = ops::linear(x, in->weight, in->bias, options_.activation);
-  if (options_.dropout > 0) hidden = at::dropout(hidden, options_.dropout, is_training());
-  auto y = ops::linear(hidden, out->weight, out->bias, options_.output_activation);
-  if (options_.dropout > 0) y = at::dropout(y, options_.dropout, is_training());
-  return y;
+  const double dropout = is_training() ? options_.dropout : 0;
+  if (dropout == 0 && options_.output_activation == ops::Activation::kNone)
+    return ops::mlp(x, {in->weight, in->bias, out->weight, out->bias}, options_.activation);
+  const auto hidden = ops::dropout(ops::linear(x, in->weight, in->bias, options_.activation), dropout);
+  return ops::dropout(ops::linear(hidden, out->weight, out->bias, options_.output_activation), dropout);
 }
 
 }  // namespace stoa::nn

@@ -4,6 +4,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::nn {
@@ -34,6 +35,12 @@ PackedTokens pack_tokens(const at::Tensor& ids, const at::Tensor& lengths, const
   if (segments.defined()) packed.segments = packed.pack(segments);
   packed.positions = packed.pack(within);
   return packed;
+}
+
+at::Tensor PackedTokens::keys() const {
+  constexpr std::int64_t kLongest = std::int64_t{1} << 32;
+  const auto owner = at::arange(sequences(), at::kLong).repeat_interleave(offsets.diff());
+  return (owner + ops::batch_part().first_sample) * kLongest + positions.to(at::kCPU);
 }
 
 at::Tensor PackedTokens::pack(const at::Tensor& values) const {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "stoa/base/errors.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/tensor/runtime.h"
 
 namespace stoa::nn {
@@ -46,6 +47,7 @@ struct Again : torch::CustomClassHolder {
   Block block;
   Runtime runtime;  // device and precision of the first run
   at::Tensor random;
+  ops::BatchPart part;
 };
 
 class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
@@ -57,6 +59,7 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
     again->runtime.device = inputs.front().device();
     again->runtime.bf16 = at::autocast::is_autocast_enabled(again->runtime.device.type());
     again->random = random_state(at::globalContext().defaultGenerator(again->runtime.device));
+    again->part = ops::batch_part();
     const std::vector<at::Tensor> kept(inputs.begin(), inputs.end());
     context->save_for_backward(kept);
     context->saved_data["again"] = c10::IValue::make_capsule(again);
@@ -74,6 +77,7 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
     {
       const at::AutoGradMode record(true);
       const RandomScope random(at::globalContext().defaultGenerator(again->runtime.device), again->random);
+      const ops::BatchPartScope part(again->part);
       const AutocastScope autocast(again->runtime);
       outputs = again->block(inputs);
     }

@@ -15,6 +15,7 @@
 #include "stoa/base/format.h"
 #include "stoa/base/random.h"
 #include "stoa/ops/attention_heads.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/ops/gemm.h"
 #include "stoa/tensor/shape.h"
 
@@ -64,7 +65,7 @@ struct Packed {
   std::int64_t heads;
   bool causal;
   double dropout;
-  std::int64_t seed;
+  std::int64_t seed, first;  ///< of the dropout: its number, and that of the first sequence within the step
 
   /// Calls work(problem, first token, place of the head's numbers in a row, head) for each head of each
   /// sequence on all threads. Sequences of all lengths fall to every thread.
@@ -75,11 +76,15 @@ struct Packed {
     at::parallel_for(0, sequences * heads, 1, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = begin; i < end; ++i) {
         const auto head = i / sequences, sequence = i % sequences;
-        HeadProblem problem{begins[sequence + 1] - begins[sequence], dim, dim / heads, causal,
-                            static_cast<float>(1 - dropout),         0};
-        if (dropout > 0)
-          problem.seed = mix_seed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(sequence),
-                                   static_cast<std::uint64_t>(head)});
+        HeadProblem problem;
+        problem.tokens = begins[sequence + 1] - begins[sequence];
+        problem.dim = dim;
+        problem.head_dim = dim / heads;
+        problem.causal = causal;
+        problem.keep = static_cast<float>(1 - dropout);
+        problem.seed = static_cast<std::uint64_t>(seed);
+        problem.sequence = static_cast<std::uint64_t>(first + sequence);
+        problem.head = static_cast<std::uint64_t>(head);
         work(problem, begins[sequence], head * (dim / heads), head);
       }
     });
@@ -123,15 +128,16 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv,
                             const at::Tensor& offsets, std::int64_t heads, bool causal, double dropout,
-                            std::int64_t seed) {
+                            std::int64_t seed, std::int64_t first) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto input = qkv.contiguous();
-    const auto pass = run_forward(input, {offsets, heads, causal, dropout, seed});
+    const auto pass = run_forward(input, {offsets, heads, causal, dropout, seed, first});
     context->save_for_backward({input, pass.output, pass.log_sum, offsets});
     context->saved_data["heads"] = heads;
     context->saved_data["causal"] = causal;
     context->saved_data["dropout"] = dropout;
     context->saved_data["seed"] = seed;
+    context->saved_data["first"] = first;
     return pass.output;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -141,10 +147,11 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto saved = context->get_saved_variables();
     auto& data = context->saved_data;
-    const auto gradient = run_backward(grads[0].contiguous(), saved[0], {saved[1], saved[2]},
-                                       {saved[3], data["heads"].toInt(), data["causal"].toBool(),
-                                        data["dropout"].toDouble(), data["seed"].toInt()});
-    return {gradient, {}, {}, {}, {}, {}};
+    const auto gradient =
+        run_backward(grads[0].contiguous(), saved[0], {saved[1], saved[2]},
+                     {saved[3], data["heads"].toInt(), data["causal"].toBool(), data["dropout"].toDouble(),
+                      data["seed"].toInt(), data["first"].toInt()});
+    return {gradient, {}, {}, {}, {}, {}, {}};
   }
 };
 
@@ -178,33 +185,33 @@ at::Tensor padded(const at::Tensor& qkv, const Packed& call) {
 }
 
 at::Tensor compute_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
-                          double dropout, std::int64_t seed) {
+                          double dropout, std::int64_t seed, std::int64_t first) {
   check_packed(qkv, offsets, heads, dropout);
-  const Packed call{offsets, heads, causal, dropout, seed};
+  const Packed call{offsets, heads, causal, dropout, seed, first};
   return in_blocks(qkv) ? run_forward(qkv.contiguous(), call).output : padded(qkv, call);
 }
 
 at::Tensor call_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
-                       double dropout, std::int64_t seed) {
+                       double dropout, std::int64_t seed, std::int64_t first) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("stoa::packed_attention", "")
                              .typed<decltype(compute_packed)>();
-  return op.call(qkv, offsets, heads, causal, dropout, seed);
+  return op.call(qkv, offsets, heads, causal, dropout, seed, first);
 }
 
 at::Tensor differentiate_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads,
-                                bool causal, double dropout, std::int64_t seed) {
+                                bool causal, double dropout, std::int64_t seed, std::int64_t first) {
   if (!qkv.requires_grad() || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_packed(qkv, offsets, heads, causal, dropout, seed);
+    return call_packed(qkv, offsets, heads, causal, dropout, seed, first);
   }
   check_packed(qkv, offsets, heads, dropout);
-  return in_blocks(qkv) ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed)
-                        : padded(qkv, {offsets, heads, causal, dropout, seed});
+  return in_blocks(qkv) ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed, first)
+                        : padded(qkv, {offsets, heads, causal, dropout, seed, first});
 }
 
 at::Tensor shape_only_packed(const at::Tensor& qkv, const at::Tensor&, std::int64_t, bool, double,
-                             std::int64_t) {
+                             std::int64_t, std::int64_t) {
   return at::empty({qkv.size(0), qkv.size(1) / 3}, qkv.options());
 }
 
@@ -213,7 +220,7 @@ at::Tensor evenly(const at::Tensor& qkv, std::int64_t heads, double dropout, std
   check(qkv, heads);
   if (qkv.numel() == 0 || !in_blocks(qkv)) return by_heads(qkv, heads, {}, false, dropout);
   const auto offsets = even_offsets(qkv.size(0), qkv.size(1));
-  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed)
+  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed, batch_part().first_sample)
       .view({qkv.size(0), qkv.size(1), -1});
 }
 
@@ -224,13 +231,6 @@ at::Tensor compute(const at::Tensor& qkv, std::int64_t heads) {
 at::Tensor shape_only(const at::Tensor& qkv, std::int64_t heads) {
   check(qkv, heads);
   return at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
-}
-
-/// A number from the default generator that names a call's dropout.
-std::int64_t dropout_seed(double dropout) {
-  return dropout > 0
-             ? at::randint(std::numeric_limits<std::int64_t>::max(), {1}, at::kLong).item<std::int64_t>()
-             : 0;
 }
 
 /// Scaled scores of one sequence [1, tokens, 3 dim] by heads, hidden keys at minus infinity.
@@ -259,7 +259,7 @@ at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads) {
 at::Tensor packed_attention(const at::Tensor& qkv, const at::Tensor& offsets,
                             const PackedAttentionOptions& options) {
   return call_packed(qkv, offsets, options.heads, options.causal, options.dropout,
-                     dropout_seed(options.dropout));
+                     dropout_seed(options.dropout), batch_part().first_sample);
 }
 
 at::Tensor packed_attention_reference(const at::Tensor& qkv, const at::Tensor& offsets,
@@ -276,7 +276,8 @@ at::Tensor packed_attention_reference(const at::Tensor& qkv, const at::Tensor& o
 TORCH_LIBRARY_FRAGMENT(stoa, m) {
   m.def("attention(Tensor qkv, int heads) -> Tensor");
   m.def(
-      "packed_attention(Tensor qkv, Tensor offsets, int heads, bool causal, float dropout, int seed) -> "
+      "packed_attention(Tensor qkv, Tensor offsets, int heads, bool causal, float dropout, int seed, int "
+      "first_sequence) -> "
       "Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeImplicitAutograd, m) {

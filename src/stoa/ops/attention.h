@@ -26,8 +26,9 @@ struct PackedAttentionOptions {
 
 /// Attention within sequences of several lengths that lie end to end: qkv [tokens, 3 dim] -> [tokens, dim];
 /// offsets [sequences + 1] int64 on the CPU say where each begins, from 0 to tokens, and none is empty. Else
-/// as attention(): in fp32 on the CPU no padding is computed; which probabilities are dropped depends on one
-/// number from the default generator and on sequence, head, query and key, not on the number of threads.
+/// as attention(): in fp32 on the CPU no padding is computed; which probabilities are dropped depends on
+/// the call's number (dropout_seed()) and on sequence, head, query and key, not on the number of threads, nor
+/// on how a batch is cut (BatchPart).
 at::Tensor packed_attention(const at::Tensor& qkv, const at::Tensor& offsets,
                             const PackedAttentionOptions& options);
 

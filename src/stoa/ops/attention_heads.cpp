@@ -38,7 +38,8 @@ const std::uint32_t* query_seeds(const HeadProblem& p, std::int64_t first, std::
                                  std::vector<std::uint32_t>& seeds) {
   std::uint32_t* const to = sized(seeds, count);
   for (std::int64_t i = 0; i < count; ++i)
-    to[i] = static_cast<std::uint32_t>(mix_seed({p.seed, static_cast<std::uint64_t>(first + i)}));
+    to[i] = static_cast<std::uint32_t>(
+        mix_seed({p.seed, p.sequence, p.head, static_cast<std::uint64_t>(first + i)}));
   return to;
 }
 

@@ -12,8 +12,9 @@ struct HeadProblem {
   std::int64_t dim = 0;       ///< of all heads
   std::int64_t head_dim = 0;  ///< of this one
   bool causal = false;
-  float keep = 1;          ///< share of the probabilities that stay
-  std::uint64_t seed = 0;  ///< of this head's dropout
+  float keep = 1;                        ///< share of the probabilities that stay
+  std::uint64_t seed = 0;                ///< of the call's dropout
+  std::uint64_t sequence = 0, head = 0;  ///< numbers of both in the whole, for dropout
 };
 
 /// out = P V with P = softmax(scale Q K^T), and log_sum [tokens] of the rows' exponentials.

@@ -4,6 +4,7 @@
 #define HWY_TARGET_INCLUDE "stoa/ops/attention_kernels.cpp"
 #include "hwy/foreach_target.h"
 #include "stoa/ops/activation_inl.h"
+#include "stoa/ops/dropout_inl.h"
 #include "stoa/ops/simd_inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -64,22 +65,6 @@ void softmax_backward_impl(float* s, float* g, const float* log_sum, const float
       part.store(d, p, s + i);
       part.store(d, hn::Mul(hn::Mul(p, factor), hn::Sub(part.load(d, g + i), part.load(d, dot + i))), g + i);
     });
-}
-
-/// 32 random bits of a query's seed and a key: MurmurHash3's finaliser on their combination.
-template <class D>
-HWY_INLINE hn::Vec<D> mixed_bits(D d, hn::Vec<D> query_seed, hn::Vec<D> key) {
-  auto x = hn::Add(query_seed, hn::Mul(key, hn::Set(d, 0x9e3779b9U)));
-  x = hn::Mul(hn::Xor(x, hn::ShiftRight<16>(x)), hn::Set(d, 0x85ebca6bU));
-  x = hn::Mul(hn::Xor(x, hn::ShiftRight<13>(x)), hn::Set(d, 0xc2b2ae35U));
-  return hn::Xor(x, hn::ShiftRight<16>(x));
-}
-
-/// 1 / keep for what stays, 0 for what is dropped; 24 bits decide, which a float compares exactly.
-HWY_INLINE Floats kept(Tag<float> d, hn::Vec<hn::RebindToUnsigned<Tag<float>>> bits, float keep) {
-  const hn::RebindToSigned<Tag<float>> whole;
-  const auto uniform = hn::ConvertTo(d, hn::BitCast(whole, hn::ShiftRight<8>(bits)));
-  return hn::IfThenElseZero(hn::Lt(uniform, hn::Set(d, keep * 16777216.0F)), hn::Set(d, 1.0F / keep));
 }
 
 void drop_rows_impl(float* probabilities, const std::uint32_t* query_seeds, float keep, std::int64_t rows,

@@ -20,8 +20,8 @@ fs::path find_place(const fs::path& place) {
   if (const char* const root = std::getenv("STOA_DATA"); root != nullptr && place.is_relative())
     if (auto below = fs::path(root) / place; fs::exists(below)) return below;
   throw DataError(
-      format("the tokenizer {} does not exist; correct `data.tokenizer`, or set STOA_DATA to the folder that "
-             "holds it",
+      format("the tokenizer {} does not exist; correct `data.tokenizer` or, where that is empty, "
+             "`model.weights`, or set STOA_DATA to the folder that holds it",
              place.string()));
 }
 

@@ -69,6 +69,8 @@ class TextModel : public torch::nn::Module {
   /// dim].
   virtual at::Tensor continued(const at::Tensor& ids, TextCache& cache);
   virtual nn::ModelDescription describe() const = 0;
+  /// Whether forward() takes tokens of which other processes have a part (PackedTokens::exchange).
+  virtual bool splits_sequences() const { return false; }
   /// Reads the pre-trained weights that the model's options name, if they do: where a new run begins. Heads
   /// that are not among them stay as drawn. Throws DataError naming the tensor that is missing or misshapen.
   virtual void load_pretrained() {}

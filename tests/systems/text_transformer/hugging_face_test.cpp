@@ -103,6 +103,54 @@ TEST(HuggingFace, HeadsThatAreMissingAreDrawnAndOthersSkipped) {
   EXPECT_EQ(drawn, (std::vector<std::string>{"class_head.weight", "class_head.bias"}));
 }
 
+/// The recorded GPT-2 with a head for two classes: what GPT2ForSequenceClassification saves.
+struct GptClassifierGolden : TextGolden {
+  GptClassifierGolden() : TextGolden("gpt2") {
+    weights["score.weight"] = at::linspace(-1, 1, 32, at::kDouble).view({2, 16});
+    save();
+  }
+};
+
+TEST(HuggingFace, AGptClassifierScoresTheRecordedHiddenStateOfTheLastToken) {
+  const GptClassifierGolden golden;
+  auto model = golden.model(TextHead::kClasses);
+  const auto tokens = golden.tokens(false);
+  at::NoGradGuard no_grad;
+  const auto last = (golden["lengths"] - 1).view({-1, 1, 1}).expand({-1, 1, 16});
+  const auto wanted =
+      golden["hidden/3"].gather(1, last).squeeze(1).matmul(golden.weights.at("score.weight").t());
+  EXPECT_LT(distance(model->class_scores(model->forward(tokens).hidden, tokens), wanted), 1e-11);
+}
+
+TEST(HuggingFace, AGptClassifierIsWrittenAsPythonNamesIt) {
+  const GptClassifierGolden golden;
+  const auto model = golden.model(TextHead::kClasses);
+  const test::TempDir folder;
+  model->save_pretrained(folder.path());
+  const auto written = load_safetensors(folder.path() / "model.safetensors").tensors;
+  EXPECT_EQ(written.size(), golden.weights.size());
+  for (const auto& [name, value] : golden.weights) {
+    ASSERT_EQ(written.count(name), 1U) << name;
+    EXPECT_EQ(distance(written.at(name), value), 0) << name;
+  }
+  const auto config = read_json(folder.path() / "config.json");
+  EXPECT_EQ(config.at("architectures"), Json::array({"GPT2ForSequenceClassification"}));
+  EXPECT_EQ(config.at("id2label").size(), 2U);
+}
+
+TEST(HuggingFace, AGptOfOneKindBecomesTheOther) {
+  const TextGolden causal("gpt2");
+  const GptClassifierGolden classes;
+  auto model_of_classes = classes.model(TextHead::kCausal), plain = causal.model(TextHead::kCausal);
+  EXPECT_EQ(distance(hidden_of(model_of_classes, causal), hidden_of(plain, causal)), 0);
+  TextModelInput input;
+  input.vocabulary = 61;
+  input.head = TextHead::kClasses;
+  TextTransformer model(causal.options(), input);
+  EXPECT_EQ(read_tensors(causal.folder.path(), causal.options(), nn::module_state(*model)),
+            (std::vector<std::string>{"score"}));
+}
+
 TEST(HuggingFace, AMissingTensorIsNamed) {
   TextGolden golden("bert");
   golden.weights.erase("bert.encoder.layer.1.attention.self.key.bias");

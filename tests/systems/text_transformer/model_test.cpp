@@ -5,6 +5,8 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <cmath>
+
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
@@ -59,6 +61,11 @@ TEST(TextTransformerCounts, MegatronsModels) {
       4764608);
 }
 
+TEST(TextTransformerCounts, GptAndItsClassifier) {
+  EXPECT_EQ(count(preset("preset = \"gpt2\""), asked(TextHead::kCausal, 50257)), 124439808);
+  EXPECT_EQ(count(preset("preset = \"gpt2\""), asked(TextHead::kClasses, 50257)), 124439808 + 2 * 768);
+}
+
 TEST(TextTransformerCounts, AlbertAndWideNet) {
   EXPECT_EQ(count_encoder(preset("preset = \"albert\""), 30000), 11683584);
   for (const auto& [experts, parameters] : {std::pair{4, 25887744}, {8, 44780544}, {16, 82566144}})
@@ -74,6 +81,10 @@ TEST(TextTransformerCounts, DescriptionsAddUpToTheModel) {
       const TextTransformer model(preset(format("preset = \"{}\"", name)), asked(head, 1000));
       EXPECT_EQ(model->describe().parameters(), nn::count_parameters(*model)) << name;
     }
+  for (const auto head : {TextHead::kCausal, TextHead::kClasses}) {
+    const TextTransformer model(preset("preset = \"gpt2\""), asked(head, 1000));
+    EXPECT_EQ(model->describe().parameters(), nn::count_parameters(*model));
+  }
 }
 
 constexpr const char* kTiny =
@@ -147,6 +158,79 @@ TEST(TextTransformer, LaterTokensDoNotReachACausalModel) {
   EXPECT_FALSE(before.slice(0, 6).equal(after.slice(0, 6)));
 }
 
+/// A GPT-2 that tells two classes apart, and three sequences that have no token in common.
+struct GptClassifier {
+  GptClassifier() {
+    torch::manual_seed(8);
+    model = TextTransformer(preset(format("preset = \"gpt2\"\n{}", kTiny)), asked(TextHead::kClasses, 50));
+    model->to(at::kDouble);
+  }
+  TextTransformer model{nullptr};
+  nn::PackedTokens tokens =
+      nn::pack_tokens(at::arange(21, at::kLong).view({3, 7}), at::tensor({4, 7, 1}, at::kLong));
+};
+
+TEST(TextTransformerGptClasses, AreScoredByTheLastTokenOfEachSequence) {
+  GptClassifier gpt;
+  const auto hidden = gpt.model->forward(gpt.tokens).hidden.detach().requires_grad_();
+  const auto scores = gpt.model->class_scores(hidden, gpt.tokens);
+  const auto last = at::tensor({3, 10, 11}, at::kLong);
+  EXPECT_EQ(scores.sizes(), (std::vector<std::int64_t>{3, 2}));
+  EXPECT_TRUE(scores.allclose(hidden.index_select(0, last).matmul(gpt.model->score.t()), 1e-12, 1e-12));
+  scores.sum().backward();
+  const auto reached = hidden.grad().abs().sum(1).ne(0).nonzero().flatten();
+  EXPECT_TRUE(reached.equal(last)) << reached;
+}
+
+TEST(TextTransformerGptClasses, GradientsReachTheOwnSequenceAlone) {
+  GptClassifier gpt;
+  const auto scores = gpt.model->class_scores(gpt.model->forward(gpt.tokens).hidden, gpt.tokens);
+  scores[1].sum().backward();
+  const auto words = gpt.model->word.grad().abs().sum(1).ne(0).nonzero().flatten();
+  EXPECT_TRUE(words.equal(at::arange(7, 14))) << words;
+  const auto positions = gpt.model->position.grad().abs().sum(1).ne(0).nonzero().flatten();
+  EXPECT_TRUE(positions.equal(at::arange(7))) << positions;
+}
+
+TEST(TextTransformerGptClasses, ATokenDoesNotSeeThoseBehindIt) {
+  GptClassifier gpt;
+  at::NoGradGuard no_grad;
+  const auto ids = at::arange(7, at::kLong).unsqueeze(0);
+  auto other = ids.clone();
+  other[0][6] = 40;
+  const auto hidden = gpt.model->forward(nn::pack_tokens(ids, {})).hidden,
+             changed = gpt.model->forward(nn::pack_tokens(other, {})).hidden;
+  EXPECT_TRUE(hidden.slice(0, 0, 6).equal(changed.slice(0, 0, 6)));
+  EXPECT_FALSE(hidden[6].equal(changed[6]));
+  // so a text that breaks off is scored as its last token was within the whole
+  const auto part = nn::pack_tokens(ids.slice(1, 0, 4), {});
+  EXPECT_TRUE(gpt.model->class_scores(gpt.model->forward(part).hidden, part)[0].allclose(
+      gpt.model->score.matmul(hidden[3]), 1e-12, 1e-12));
+}
+
+TEST(TextTransformer, EveryWeightIsDrawnByTheModelsOwnRule) {
+  for (const char* name : {"bert", "gpt2", "wide_net"}) {
+    const auto head = std::string(name) == "gpt2" ? TextHead::kCausal : TextHead::kMasked;
+    auto options = preset(format("preset = \"{}\"\ndim = 64\ndepth = 8\nheads = 4\nmlp_dim = 96", name));
+    options.init_std = 0.5;
+    const TextTransformer model(options, asked(head, 200));
+    for (const auto& item : model->named_parameters()) {
+      const auto& parameter = item.key();
+      const double largest = item.value().abs().max().item<double>();
+      if (parameter.ends_with("bias") || parameter.find(".b_") != std::string::npos) {
+        EXPECT_EQ(largest, 0) << name << " " << parameter;
+      } else if (item.value().dim() == 1) {
+        EXPECT_TRUE(item.value().eq(1).all().item<bool>()) << name << " " << parameter;
+      } else {
+        const bool ends = parameter.ends_with("out.weight") || parameter.ends_with("w_out");
+        const double edge = options.scaled_init && ends ? 1.0 / std::sqrt(2.0 * 8) : 1.0;  // two deviations
+        EXPECT_LE(largest, edge * 1.0001) << name << " " << parameter;
+        EXPECT_GT(largest, edge * 0.8) << name << " " << parameter;
+      }
+    }
+  }
+}
+
 TEST(TextTransformer, RecomputedLayersGiveTheSameGradients) {
   for (const char* name : {"bert", "wide_net"}) {
     std::vector<at::Tensor> gradients;
@@ -198,7 +282,8 @@ TEST(TextTransformerOptions, AreRefusedByName) {
   STOA_EXPECT_CONTAINS(refused("heads = 5", masked), "`model.heads` is 5 but must divide `model.dim` = 768");
   STOA_EXPECT_CONTAINS(refused("positions = 8", masked), "`data.length` is 16 but the model has 8 positions");
   STOA_EXPECT_CONTAINS(refused("vocabulary = 40", masked), "the tokenizer has 50 tokens");
-  STOA_EXPECT_CONTAINS(refused("preset = \"gpt2\"", masked), "use it with task causal_text");
+  STOA_EXPECT_CONTAINS(refused("preset = \"gpt2\"", masked),
+                       "use it with tasks causal_text and text_classification");
   STOA_EXPECT_CONTAINS(refused("preset = \"albert\"", asked(TextHead::kCausal, 50)),
                        "`model.embedding_dim` is 128");
   STOA_EXPECT_CONTAINS(refused("segments = 0", asked(TextHead::kMasked, 50, true)), "`model.segments` is 0");

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "stoa/nn/init.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/ops/linear.h"
 
 namespace stoa::cow_clip {
@@ -77,7 +78,7 @@ at::Tensor TowerImpl::forward(const at::Tensor& x) {
   auto y = x;
   for (const auto& layer : layers) {
     y = ops::linear(y, layer->weight, layer->bias, ops::Activation::kRelu);
-    if (dropout_ > 0) y = at::dropout(y, dropout_, is_training());
+    y = ops::dropout(y, is_training() ? dropout_ : 0);
   }
   return y;
 }

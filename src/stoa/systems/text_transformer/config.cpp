@@ -59,6 +59,7 @@ void TextTransformerOptions::apply_preset() {
       embedding_norm = false;
       norm_eps = 1e-5;
       activation = ops::Activation::kGeluTanh;
+      classifier_dropout = 0;
       scaled_init = true;
       break;
   }
@@ -148,13 +149,12 @@ void TextTransformerOptions::validate(const TextModelInput& input) const {
   check_rate(dropout, "dropout");
   check_rate(attention_dropout, "attention_dropout");
   check_rate(classifier_dropout, "classifier_dropout");
-  const bool causal = input.head == TextHead::kCausal;
-  check(preset != Preset::kGpt2 || causal,
-        "`model.preset` is gpt2, whose tokens see only those before them; use it with task causal_text, or "
-        "take "
-        "another preset");
+  const bool next_token = input.head == TextHead::kCausal;
+  check(preset != Preset::kGpt2 || next_token || input.head == TextHead::kClasses,
+        "`model.preset` is gpt2, whose tokens see only those before them; use it with tasks causal_text and "
+        "text_classification, or take another preset");
   check(
-      !causal || embedding_width() == dim,
+      !next_token || embedding_width() == dim,
       format(
           "`model.embedding_dim` is {}; a causal model scores with the embedding itself, so it must be 0 or "
           "`model.dim` = {}",

@@ -16,7 +16,7 @@ enum class Preset {
   kMegatron,    ///< pre-norm, no norm of the embeddings (sequence-parallelism.md 3)
   kAlbert,      ///< factorised embedding, one layer applied again and again (widenet.md 2.5)
   kDistilBert,  ///< BERT of half the depth, without segments
-  kGpt2,        ///< pre-norm, for causal models
+  kGpt2,        ///< pre-norm; each token sees those before it, whatever is asked for
   kWideNet,     ///< ALBERT's skeleton with a shared mixture of experts and layer norms of their own
 };
 enum class NormPlace {
@@ -46,7 +46,7 @@ struct TextTransformerOptions {
   nn::RouterOptions router;
   double dropout = 0.1;                             ///< of embeddings and of both branches
   double attention_dropout = 0.1;                   ///< of attention weights
-  double classifier_dropout = 0.1;                  ///< in front of the scores of classes
+  double classifier_dropout = 0.1;                  ///< in front of the scores of classes; GPT-2's have none
   ops::Activation pooler = ops::Activation::kNone;  ///< kNone is tanh
   double init_std = 0.02;
   bool scaled_init = false;  ///< output products of both branches at init_std / sqrt(2 depth)
@@ -58,6 +58,8 @@ struct TextTransformerOptions {
 
   std::int64_t embedding_width() const { return embedding_dim > 0 ? embedding_dim : dim; }
   std::int64_t expert_width() const { return expert_dim > 0 ? expert_dim : mlp_dim; }
+  /// Whether a token sees only itself and those before it.
+  bool causal(TextHead head) const { return head == TextHead::kCausal || preset == Preset::kGpt2; }
   bool has_mixture(std::int64_t layer) const { return mixture_layers < 0 || layer >= depth - mixture_layers; }
 
  private:

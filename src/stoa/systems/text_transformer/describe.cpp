@@ -54,6 +54,7 @@ nn::ModelDescription TextTransformerImpl::describe() const {
     model.parts.push_back({"token head", 0, t * e * input_.vocabulary, t * e});
   if (pair_head) model.parts.push_back({"pair head", count(*pair_head), 2 * d, d});
   if (class_head) model.parts.push_back({"class head", count(*class_head), d * input_.classes, d});
+  if (score.defined()) model.parts.push_back({"class head", score.numel(), d * input_.classes, d});
   if (span_head) model.parts.push_back({"span head", count(*span_head), t * 2 * d, t * d});
   return model;
 }

@@ -126,14 +126,14 @@ Preset family_of(const TextTransformerOptions& o, const TextModelInput& input) {
                      o.embedding_width() == o.dim;
   const bool shared = o.mixture_layers == 0 && o.share_attention && o.share_mlp && o.share_norms &&
                       o.embedding_width() != o.dim;
-  const bool post = o.norm == NormPlace::kPost && o.embedding_norm && input.head != TextHead::kCausal;
+  const bool causal = o.causal(input.head);
+  const bool post = o.norm == NormPlace::kPost && o.embedding_norm && !causal;
   if (plain && post && o.segments > 0 && o.pooler == ops::Activation::kNone) return Preset::kBert;
   if (shared && post && o.segments > 0 && o.pooler == ops::Activation::kNone) return Preset::kAlbert;
   if (plain && post && o.segments == 0 && o.pooler == ops::Activation::kRelu && !input.sentence_pairs &&
       o.norm_eps == 1e-12)
     return Preset::kDistilBert;
-  if (plain && o.norm == NormPlace::kPre && !o.embedding_norm && o.segments == 0 &&
-      input.head == TextHead::kCausal)
+  if (plain && o.norm == NormPlace::kPre && !o.embedding_norm && o.segments == 0 && causal)
     return Preset::kGpt2;
   throw ConfigError(
       "this model has no form that Hugging Face's transformers know: its norms, shared layers, mixtures or "

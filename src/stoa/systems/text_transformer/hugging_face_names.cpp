@@ -110,6 +110,7 @@ Names gpt2(const TextTransformerOptions& o) {
     names.turned(mlp + "out.weight", mlp + "out.bias", theirs + "mlp.c_proj");
   }
   names.both("final_norm", "ln_f");
+  names.tensor("score", "score.weight", /*head=*/true);
   return names;
 }
 
@@ -142,8 +143,7 @@ std::string name_prefix(Preset family) {
 bool is_skipped(Preset family, const std::string& name) {
   if (name.ends_with("position_ids")) return true;
   if (family == Preset::kGpt2)  // masks of attention
-    return name == "lm_head.weight" || name == "score.weight" || name.ends_with(".attn.bias") ||
-           name.ends_with(".attn.masked_bias");
+    return name == "lm_head.weight" || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
   constexpr const char* kHeads[] = {"cls.",         "pooler.",         "classifier.",     "qa_outputs.",
                                     "predictions.", "sop_classifier.", "pre_classifier.", "vocab_"};
   return std::ranges::any_of(kHeads, [&](const char* head) { return name.starts_with(head); });

@@ -8,6 +8,7 @@
 #include "stoa/nn/init.h"
 #include "stoa/nn/packed_tokens.h"
 #include "stoa/nn/part_scope.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/ops/linear.h"
 #include "stoa/ops/residual_norm.h"
 #include "stoa/systems/shared_layers.h"
@@ -25,8 +26,7 @@ at::Tensor normed(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
 
 }  // namespace
 
-TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input)
-    : options_(options), input_(input) {
+void TextTransformerImpl::build() {
   const auto& o = options_;
   const std::int64_t width = o.embedding_width();
   if (o.vocabulary > 0) input_.vocabulary = o.vocabulary;
@@ -38,6 +38,14 @@ TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, 
   build_layers();
   if (o.norm == NormPlace::kPre) final_norm = register_module("final_norm", layer_norm(o.dim, o.norm_eps));
   build_heads();
+}
+
+TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input)
+    : options_(options), input_(input) {
+  {
+    const nn::SkipInitialisation drawn_below;  // by the rules of this model, not by those of its modules
+    build();
+  }
   draw();
 }
 
@@ -80,14 +88,17 @@ void TextTransformerImpl::build_heads() {
   const auto& o = options_;
   const auto head = input_.head;
   const bool pairs = head == TextHead::kMasked && input_.sentence_pairs;
-  if (pairs || head == TextHead::kClasses) pooler = register_module("pooler", nn::Linear(o.dim, o.dim));
+  const bool classes = head == TextHead::kClasses, last = classes && o.causal(head);
+  if (pairs || (classes && !last)) pooler = register_module("pooler", nn::Linear(o.dim, o.dim));
   if (head == TextHead::kMasked) {
     mask_dense = register_module("mask_dense", nn::Linear(o.dim, o.embedding_width()));
     mask_norm = register_module("mask_norm", layer_norm(o.embedding_width(), o.norm_eps));
     mask_bias = register_parameter("mask_bias", at::zeros({input_.vocabulary}));
   }
   if (pairs) pair_head = register_module("pair_head", nn::Linear(o.dim, 2));
-  if (head == TextHead::kClasses)
+  if (last)
+    score = register_parameter("score", at::empty({input_.classes, o.dim}));
+  else if (classes)
     class_head = register_module("class_head", nn::Linear(o.dim, input_.classes));
   if (head == TextHead::kSpans) span_head = register_module("span_head", nn::Linear(o.dim, 2));
 }
@@ -96,28 +107,27 @@ void TextTransformerImpl::build_heads() {
 void TextTransformerImpl::draw() {
   const double std = options_.init_std;
   const double last = options_.scaled_init ? std / std::sqrt(2.0 * static_cast<double>(options_.depth)) : std;
-  for (const auto& item : named_parameters())
-    if (item.value().dim() >= 2)
-      nn::truncated_normal_(item.value(), std);
-    else if (item.key().ends_with("bias") || item.key().find(".b_") != std::string::npos)
+  for (const auto& item : named_parameters()) {
+    const auto& name = item.key();
+    const bool ends_branch = name.ends_with(".out.weight") || name.ends_with(".w_out");
+    if (name.ends_with("bias") || name.find(".b_") != std::string::npos)  // experts' are [experts, width]
       nn::constant_(item.value(), 0);
-  if (!options_.scaled_init) return;
-  for (const auto& module : *attention) nn::truncated_normal_(module->as<nn::Attention>()->out->weight, last);
-  for (const auto& module : *mlp) nn::truncated_normal_(module->as<nn::Mlp>()->out->weight, last);
-  for (const auto& module : *mixture) nn::truncated_normal_(module->as<nn::Mixture>()->w_out, last);
+    else if (item.value().dim() >= 2)
+      nn::truncated_normal_(item.value(), ends_branch ? last : std);
+  }
 }
 
-at::Tensor TextTransformerImpl::drop(const at::Tensor& x, double rate) const {
-  return rate > 0 && is_training() ? at::dropout(x, rate, true) : x;
+at::Tensor TextTransformerImpl::drop(const at::Tensor& x, double rate, const at::Tensor& keys) const {
+  return ops::dropout(x, is_training() ? rate : 0, keys);
 }
 
 at::Tensor TextTransformerImpl::embed(const at::Tensor& ids, const at::Tensor& segments,
-                                      const at::Tensor& positions) {
+                                      const at::Tensor& positions, const at::Tensor& keys) {
   const nn::PartScope part("embeddings");
   auto x = at::embedding(word, ids) + at::embedding(position, positions);
   if (segment.defined()) x = x + (segments.defined() ? at::embedding(segment, segments) : segment[0]);
   if (embedding_norm) x = normed(x, *embedding_norm);
-  x = drop(x, options_.dropout);
+  x = drop(x, options_.dropout, keys);
   return projection ? projection->forward(x) : x;
 }
 
@@ -138,13 +148,13 @@ nn::LayerPass TextTransformerImpl::first(const at::Tensor& embedded) const {
 }
 
 nn::LayerPass TextTransformerImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& input,
-                                              const Attend& attend) {
+                                              const Attend& attend, const at::Tensor& keys) {
   const auto& layer = layers_[static_cast<std::size_t>(i)];
   const bool post = options_.norm == NormPlace::kPost, last = i + 1 == options_.depth;
   const auto add = [&](const at::Tensor& sum, const at::Tensor& branch,
                        const torch::nn::LayerNormImpl& norm) {
     const nn::PartScope part("layer norms");
-    auto result = ops::residual_norm(sum, drop(branch, options_.dropout), {}, norm.weight, norm.bias,
+    auto result = ops::residual_norm(sum, drop(branch, options_.dropout, keys), {}, norm.weight, norm.bias,
                                      options_.norm_eps);
     if (post) result.sum = result.normed;
     return result;
@@ -178,17 +188,18 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens) {
 }
 
 TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vector<at::Tensor>* layers) {
-  const bool causal = input_.head == TextHead::kCausal;
-  const Attend attend = [this, offsets = tokens.offsets, causal](std::int64_t layer, const at::Tensor& x) {
-    return attention_of(layer).forward_packed(x, offsets, causal);
+  const bool causal = options_.causal(input_.head);
+  const Attend attend = [this, tokens, causal](std::int64_t layer, const at::Tensor& x) {
+    return attention_of(layer).forward_packed(x, tokens, causal);
   };
-  auto passed = first(embed(tokens.ids, tokens.segments, tokens.positions));
+  const auto keys = is_training() && options_.dropout > 0 ? tokens.keys() : at::Tensor();
+  auto passed = first(embed(tokens.ids, tokens.segments, tokens.positions, keys));
   if (layers != nullptr) layers->push_back(passed.x);
   const bool again = options_.recompute && is_training();
   std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = 0; i < options_.depth; ++i) {
-    const auto layer = [this, i, attend](const at::Tensor& x, const at::Tensor& input) {
-      return pass_layer(i, x, input, attend);
+    const auto layer = [this, i, attend, keys](const at::Tensor& x, const at::Tensor& input) {
+      return pass_layer(i, x, input, attend, keys);
     };
     passed = again ? nn::recompute_layer(layer, passed.x, passed.normed) : layer(passed.x, passed.normed);
     if (passed.routing) calls.push_back(std::move(*passed.routing));
@@ -214,8 +225,9 @@ at::Tensor TextTransformerImpl::continued(const at::Tensor& ids, TextCache& cach
     return attention_of(layer).forward_cached(x, cache.layers[static_cast<std::size_t>(layer)]);
   };
   const auto positions = at::arange(cache.tokens, cache.tokens + count, ids.options());
-  auto passed = first(embed(ids, {}, positions));
-  for (std::int64_t i = 0; i < options_.depth; ++i) passed = pass_layer(i, passed.x, passed.normed, attend);
+  auto passed = first(embed(ids, {}, positions, {}));
+  for (std::int64_t i = 0; i < options_.depth; ++i)
+    passed = pass_layer(i, passed.x, passed.normed, attend, {});
   cache.tokens += count;
   return passed.normed.select(1, count - 1);
 }
@@ -240,7 +252,10 @@ at::Tensor TextTransformerImpl::pair_scores(const at::Tensor& hidden, const nn::
 }
 
 at::Tensor TextTransformerImpl::class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) {
-  return class_head->forward(drop(pooled(hidden, tokens), options_.classifier_dropout));
+  if (!score.defined()) return class_head->forward(drop(pooled(hidden, tokens), options_.classifier_dropout));
+  const nn::PartScope part("head");
+  const auto last = (tokens.offsets.slice(0, 1) - 1).to(hidden.device());
+  return ops::linear(drop(hidden.index_select(0, last), options_.classifier_dropout), score, {});
 }
 
 at::Tensor TextTransformerImpl::span_scores(const at::Tensor& hidden) {

@@ -32,10 +32,15 @@ class TextTransformerImpl : public TextModel {
   at::Tensor pooled(const at::Tensor& hidden, const nn::PackedTokens& tokens);
   LanguageScores language_scores(const at::Tensor& rows) override;
   at::Tensor pair_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) override;
+  /// Of the pooled first token. Of a causal model: score h without bias, h the last token of each sequence,
+  /// the only one that has seen all others (GPT2ForSequenceClassification of Python's transformers). GPT-2's
+  /// vocabulary has one mark, which sequence_marks() puts in front, between two sentences and behind: h is
+  /// always that of the mark behind.
   at::Tensor class_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) override;
   at::Tensor span_scores(const at::Tensor& hidden) override;
   at::Tensor continued(const at::Tensor& ids, TextCache& cache) override;
   nn::ModelDescription describe() const override;
+  bool splits_sequences() const override { return mixture->is_empty(); }  // a mixture routes whole groups
   std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
   void load_pretrained() override;
   void save_pretrained(const std::filesystem::path& folder) const override;
@@ -58,6 +63,7 @@ class TextTransformerImpl : public TextModel {
   torch::nn::LayerNorm mask_norm{nullptr};
   at::Tensor mask_bias;  ///< [vocabulary]
   nn::Linear pair_head{nullptr}, class_head{nullptr}, span_head{nullptr};
+  at::Tensor score;  ///< [classes, dim], the class head of a causal model: no bias
 
  private:
   /// Which module of each list a layer uses; -1 for none.
@@ -67,17 +73,20 @@ class TextTransformerImpl : public TextModel {
   /// Attention of a layer over whatever there is: packed sequences, or new tokens and a cache.
   using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& normed)>;
 
+  void build();
   void build_layers();
   void build_heads();
   void draw();
-  at::Tensor embed(const at::Tensor& ids, const at::Tensor& segments, const at::Tensor& positions);
-  at::Tensor drop(const at::Tensor& x, double rate) const;
+  /// Keys name the rows for dropout (ops::dropout).
+  at::Tensor embed(const at::Tensor& ids, const at::Tensor& segments, const at::Tensor& positions,
+                   const at::Tensor& keys);
+  at::Tensor drop(const at::Tensor& x, double rate, const at::Tensor& keys = {}) const;
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
   nn::AttentionImpl& attention_of(std::int64_t layer) const;
   /// What the first layer reads.
   nn::LayerPass first(const at::Tensor& embedded) const;
   nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
-                           const Attend& attend);
+                           const Attend& attend, const at::Tensor& keys);
 
   TextTransformerOptions options_;
   TextModelInput input_;

@@ -10,6 +10,7 @@
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/part_scope.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/systems/shared_layers.h"
 
 namespace stoa::wide_net {
@@ -82,12 +83,16 @@ void WideNetImpl::build_layers() {
   }
 }
 
+at::Tensor WideNetImpl::drop(const at::Tensor& x) const {
+  return ops::dropout(x, is_training() ? options_.dropout : 0);
+}
+
 at::Tensor WideNetImpl::embed(const at::Tensor& images) {
   const nn::PartScope part("patch embedding");
   auto x = patch->forward(images);
   if (options_.class_slot == ClassSlot::kZero) x = at::constant_pad_nd(x, {0, 0, 1, 0});
   x = x + position;
-  return options_.dropout > 0 ? at::dropout(x, options_.dropout, is_training()) : x;
+  return drop(x);
 }
 
 /// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth),
@@ -101,7 +106,7 @@ ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y,
                                          : 0;
   at::Tensor factor;
   if (rate > 0 && is_training())
-    factor = at::empty({y.size(0)}, x.options()).bernoulli_(1 - rate) / (1 - rate);
+    factor = ops::dropout(at::ones({y.size(0), 1}, x.options()), rate).squeeze(1);
   const auto scale = scales.empty() ? at::Tensor() : scales[static_cast<std::size_t>(layer)];
   return ops::residual_norm(x, y, {}, norm.weight, norm.bias, kNormEps, scale, factor);
 }
@@ -130,7 +135,7 @@ nn::LayerPass WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const
   const auto& layer = layers_[static_cast<std::size_t>(i)];
   const auto mixed = nn::in_part("attention", [&] {
     const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
-    return options_.dropout > 0 ? at::dropout(y, options_.dropout, is_training()) : y;
+    return drop(y);
   });
   const auto middle = add(x, mixed, scale1, i, norm_of(norm2, i));
   nn::LayerPass passed;

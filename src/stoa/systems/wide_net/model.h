@@ -69,6 +69,7 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   };
   void build_layers();
   std::vector<std::vector<std::int64_t>> served(std::int64_t Layer::*module) const;
+  at::Tensor drop(const at::Tensor& x) const;
   at::Tensor embed(const at::Tensor& images);
   at::Tensor pool(const at::Tensor& x);
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
