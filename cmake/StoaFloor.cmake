@@ -83,7 +83,10 @@ function(stoa_test floor file)
   add_test(NAME ${test} COMMAND ${target})
   # ctest runs tests side by side: one thread each, or they wait for one another in every loop
   set_tests_properties(${test} PROPERTIES LABELS ${label} ENVIRONMENT "OMP_NUM_THREADS=1" SKIP_REGULAR_EXPRESSION "every test of this file was skipped" TIMEOUT 600)
-  if(label STREQUAL cli OR label STREQUAL dist OR label STREQUAL slow)
+  if(label STREQUAL dist)
+    set_tests_properties(${test} PROPERTIES PROCESSORS 4)  # it runs as many processes, now and then one more
+  endif()
+  if(label STREQUAL cli OR label STREQUAL slow OR (label STREQUAL dist AND NOT floor STREQUAL dist))
     add_dependencies(${target} stoa_program)
   endif()
 endfunction()

@@ -40,6 +40,8 @@ TEST(Completion, BashOffersCommandsFlagsAndFiles) {
   EXPECT_EQ(offered(folder, {"stoa", "predict", "ti"}), Words{"tiny-0"});
   EXPECT_EQ(offered(folder, {"stoa", "predict", "--checkpoint", "best", "tiny-0", "tiny.t"}),
             Words{"tiny.toml"});
+  EXPECT_EQ(offered(folder, {"stoa", "launch", "-n", "2", "--", "tr"}), Words{"train"});
+  EXPECT_EQ(offered(folder, {"stoa", "launch", "-n", "2", "--", "train", "--or"}), Words{"--or-resume"});
 }
 
 TEST(Completion, TheScriptsOfZshAndFishParse) {

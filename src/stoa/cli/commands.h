@@ -14,6 +14,7 @@ void add_data(Program& program);
 void add_experiment(Program& program);
 void add_doctor(Program& program);
 void add_export(Program& program);
+void add_launch(Program& program);
 void add_options(Program& program);
 void add_completion(Program& program);
 

@@ -145,6 +145,7 @@ std::string bash_script(const Command& root, const std::vector<Command>& command
   for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
     if [[ -n "$value" ]]; then value=""; continue; fi
     case "$word" in {}) value=1 ;; esac
+    [[ "$command $word" == "launch --" ]] && {{ command=""; place=0; continue; }}  # a command follows
     [[ "$word" == -* ]] && continue
     [[ -n "$command" ]] && place=$((place + 1))
     case "$word" in {}) [[ -z "$command" ]] && command="$word" ;; esac

@@ -1,6 +1,7 @@
 #include "stoa/cli/program.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <utility>
@@ -43,9 +44,27 @@ std::vector<std::string> flag_names(const CLI::App& app) {
   return names;
 }
 
+// Takes out of `stoa launch ... -- COMMAND` the command, whose words are to stay as they are: CLI11 would
+// read
+// `[a,b]` as two.
+std::vector<std::string> take_command_behind(std::vector<std::string>& words) {
+  const auto command = std::ranges::find_if(words, [](const auto& word) { return !word.starts_with('-'); });
+  if (command == words.end() || *command != "launch") return {};
+  const auto mark = std::find(command, words.end(), "--");
+  if (mark == words.end()) return {};
+  std::vector<std::string> behind(mark + 1, words.end());
+  words.erase(mark, words.end());
+  return behind;
+}
+
 // What is wrong with the words that `app` could not place, or an empty string.
 std::string misplaced(const CLI::App& app, const std::string& called) {
   const std::vector<std::string> words = app.remaining();
+  if (called == "stoa launch" && !words.empty() && !words[0].starts_with('-'))
+    return format(
+        "`{}` stands before --; the command to start comes behind it: stoa launch -n 4 -- train "
+        "RECIPE",
+        words[0]);
   for (const std::string& word : words) {
     if (word.size() < 2 || word[0] != '-') continue;
     const std::string flag = word.substr(0, word.find('='));
@@ -98,7 +117,7 @@ void add_commands(Program& program) {
   app.get_formatter()->column_width(28);
   add_shared_flags(program, app);
   for (const auto add : {add_train, add_eval, add_predict, add_export, add_info, add_report, add_data,
-                         add_experiment, add_doctor, add_options, add_completion})
+                         add_experiment, add_launch, add_doctor, add_options, add_completion})
     add(program);
 }
 
@@ -146,7 +165,10 @@ int run(int argc, const char* const* argv) {
   Program program{app};
   try {
     add_commands(program);
-    app.parse(argc, argv);
+    std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+    program.behind = take_command_behind(words);
+    std::ranges::reverse(words);  // as CLI11 takes them
+    app.parse(std::move(words));
     if (!program.action) {
       std::fputs(app.help().c_str(), stderr);
       return ConfigError("").exit_code();

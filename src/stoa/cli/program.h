@@ -21,6 +21,7 @@ struct Program {
   bool quiet = false;
   bool verbose = false;
   std::function<void()> action = {};
+  std::vector<std::string> behind = {};  ///< of `launch`: the words behind its `--`
 };
 
 /// Reads the command line, runs the command, and returns the exit code: 0, or an error's (2 usage and

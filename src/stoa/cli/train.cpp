@@ -10,6 +10,8 @@
 #include "stoa/systems/catalog.h"
 #include "stoa/train/trainer.h"
 
+namespace fs = std::filesystem;
+
 namespace stoa::cli {
 
 namespace {
@@ -19,6 +21,7 @@ struct TrainArguments {
   std::vector<std::string> set;
   std::string out;
   std::string resume;
+  bool or_resume = false;
   std::optional<std::int64_t> step;
   std::optional<std::string> profile;  // "" where no number of steps is given
 };
@@ -48,9 +51,13 @@ TrainRequest request_of(const TrainArguments& arguments) {
     throw ConfigError("--resume goes on in the run's own folder; leave out --out");
   if (arguments.step && arguments.resume.empty())
     throw ConfigError("--step picks a checkpoint of the run to go on with; name it with --resume RUN");
+  if (arguments.or_resume && (arguments.recipe.empty() || arguments.out.empty()))
+    throw ConfigError(
+        "--or-resume goes on with the run in the folder of --out if there is one; name RECIPE and --out");
   if (!arguments.recipe.empty()) request.recipe = open_recipe(arguments.recipe, arguments.set);
-  request.out = arguments.out;
-  request.resume = arguments.resume;
+  const bool begun = arguments.or_resume && fs::exists(fs::path(arguments.out) / "recipe.toml");
+  request.out = begun ? "" : arguments.out;
+  request.resume = begun ? arguments.out : arguments.resume;
   request.resume_step = arguments.step;
   return request;
 }
@@ -85,6 +92,10 @@ void add_train(Program& program) {
   add_set_option(command, arguments->set);
   command.add_option("--out", arguments->out, "folder of the new run; runs/NAME-SEED if not given")
       ->type_name("DIR");
+  command.add_flag(
+      "--or-resume", arguments->or_resume,
+      "go on where --out holds a run of this recipe already, else start it: one command line for "
+      "both, as restarts need");
   command.add_option("--resume", arguments->resume, "go on with this run from its newest checkpoint")
       ->type_name("RUN");
   command

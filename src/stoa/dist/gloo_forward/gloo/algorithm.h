@@ -1,0 +1,4 @@
+// See gloo/context.h beside this.
+#pragma once
+
+#include "gloo/context.h"

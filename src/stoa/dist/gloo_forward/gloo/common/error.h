@@ -1,0 +1,2 @@
+// See gloo/context.h: nothing of Gloo's errors is named.
+#pragma once

@@ -1,0 +1,187 @@
+#include "stoa/dist/gradient_buckets.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
+
+namespace stoa::dist {
+namespace {
+
+/// Calls a function whenever a gradient was added to.
+class GradientHook final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit GradientHook(std::function<void()> call) : call_(std::move(call)) {}
+  void operator()(const torch::autograd::Variable&) override { call_(); }
+
+ private:
+  std::function<void()> call_;
+};
+
+std::int64_t bytes_of(const nn::NamedParameter& parameter) {
+  return parameter.tensor.numel() * parameter.tensor.element_size();
+}
+
+}  // namespace
+
+struct GradientBuckets::State {
+  struct Bucket {
+    std::vector<std::size_t> members;  // parameters
+    std::size_t missing = 0;           // members that are not complete yet
+    Pending sum;
+    bool sent = false;
+  };
+
+  State(std::vector<nn::NamedParameter> named, Group& members, std::int64_t size)
+      : parameters(std::move(named)),
+        group(members),
+        bucket_bytes(size),
+        expected(parameters.size(), 0),
+        additions(parameters.size(), 0) {}
+
+  void added(std::size_t parameter);
+  void cut();
+  void send_full();
+  void send(Bucket& bucket);
+  void receive(Bucket& bucket);
+
+  std::vector<nn::NamedParameter> parameters;
+  Group& group;
+  std::int64_t bucket_bytes;
+  std::vector<std::int64_t> expected, additions;  // to each gradient, in a last backward pass and in this one
+  std::vector<std::size_t> order;                 // in which gradients became complete in the first pass
+  std::vector<std::size_t> bucket_of;
+  std::vector<Bucket> buckets;
+  std::size_t next = 0;  // bucket to send: all ranks send in one order
+  std::int64_t overlapped = 0;
+  bool armed = false;
+};
+
+void GradientBuckets::State::added(std::size_t parameter) {
+  if (!armed) return;
+  ++additions[parameter];
+  if (buckets.empty()) {  // the latest addition counts
+    std::erase(order, parameter);
+    order.push_back(parameter);
+    return;
+  }
+  auto& bucket = buckets[bucket_of[parameter]];
+  if (bucket.sent)
+    throw Error(
+        format("the gradient of {} was added to {} times in this backward pass and {} times in the first; "
+               "a model that is not the same in every step cannot be trained by several processes",
+               parameters[parameter].name, additions[parameter], expected[parameter]));
+  if (additions[parameter] == expected[parameter] && --bucket.missing == 0) send_full();
+}
+
+/// Fixes counts and buckets after the first pass, as rank 0 saw it.
+void GradientBuckets::State::cut() {
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (additions[i] == 0) order.push_back(i);
+  const auto device = parameters[0].tensor.device();
+  const auto places = at::tensor(std::vector<std::int64_t>(order.begin(), order.end()), at::kLong).to(device);
+  group.broadcast(places, 0);
+  const auto counts = at::tensor(additions, at::kLong).to(device);
+  group.all_reduce(counts, Reduce::kMax);  // a rank without anything to learn from has made no pass
+  const auto first = places.cpu(), most = counts.cpu();
+  bucket_of.resize(parameters.size());
+  std::int64_t bytes = bucket_bytes;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto parameter = static_cast<std::size_t>(first.const_data_ptr<std::int64_t>()[i]);
+    expected[i] = most.const_data_ptr<std::int64_t>()[i];
+    const auto& tensor = parameters[parameter].tensor;
+    const bool other = !buckets.empty() &&
+                       parameters[buckets.back().members[0]].tensor.scalar_type() != tensor.scalar_type();
+    if (bytes >= bucket_bytes || other) {
+      buckets.emplace_back();
+      bytes = 0;
+    }
+    bytes += bytes_of(parameters[parameter]);
+    buckets.back().members.push_back(parameter);
+    bucket_of[parameter] = buckets.size() - 1;
+  }
+}
+
+void GradientBuckets::State::send_full() {
+  for (; next < buckets.size() && buckets[next].missing == 0; ++next) {
+    send(buckets[next]);
+    ++overlapped;
+  }
+}
+
+void GradientBuckets::State::send(Bucket& bucket) {
+  std::vector<at::Tensor> parts;
+  for (const auto member : bucket.members) {
+    const auto& tensor = parameters[member].tensor;
+    const auto& gradient = tensor.grad();
+    parts.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape(-1));
+  }
+  bucket.sum = group.start_all_reduce(at::cat(parts));
+  bucket.sent = true;
+}
+
+void GradientBuckets::State::receive(Bucket& bucket) {
+  const auto sum = bucket.sum.wait();
+  std::int64_t begin = 0;
+  for (const auto member : bucket.members) {
+    auto& tensor = parameters[member].tensor;
+    const auto part = sum.narrow(0, begin, tensor.numel()).view(tensor.sizes());
+    begin += tensor.numel();
+    if (tensor.grad().defined())
+      tensor.mutable_grad().copy_(part);
+    else
+      tensor.mutable_grad() = part.clone();
+  }
+  bucket.sum = {};
+  bucket.sent = false;
+}
+
+GradientBuckets::GradientBuckets(std::vector<nn::NamedParameter> parameters, Group& group,
+                                 std::int64_t bucket_bytes)
+    : state_(std::make_unique<State>(std::move(parameters), group, bucket_bytes)) {
+  if (group.size() == 1) return;
+  for (std::size_t i = 0; i < state_->parameters.size(); ++i)
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        state_->parameters[i].tensor,
+        std::make_unique<GradientHook>([state = state_.get(), i] { state->added(i); }));
+}
+
+GradientBuckets::~GradientBuckets() {
+  if (state_->group.size() > 1)
+    for (auto& parameter : state_->parameters)
+      torch::autograd::impl::set_post_acc_grad_hooks(parameter.tensor, nullptr);
+}
+
+void GradientBuckets::arm() {
+  if (state_->group.size() == 1) return;
+  state_->armed = true;
+  state_->overlapped = 0;
+  state_->next = 0;
+  std::ranges::fill(state_->additions, 0);
+  for (auto& bucket : state_->buckets) {
+    const auto comes = [&](std::size_t member) { return state_->expected[member] > 0; };
+    bucket.missing = static_cast<std::size_t>(std::ranges::count_if(bucket.members, comes));
+  }
+}
+
+void GradientBuckets::finish() {
+  if (state_->group.size() == 1) return;
+  const at::NoGradGuard no_gradients;
+  state_->armed = false;
+  if (state_->buckets.empty()) state_->cut();
+  for (auto& bucket : state_->buckets)
+    if (!bucket.sent) state_->send(bucket);
+  for (auto& bucket : state_->buckets) state_->receive(bucket);
+}
+
+std::int64_t GradientBuckets::overlapped() const {
+  return state_->overlapped;
+}
+
+}  // namespace stoa::dist

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "stoa/dist/group.h"
+#include "stoa/nn/parameters.h"
+
+namespace stoa::dist {
+
+/// Sums gradients over a group in buckets of some megabytes, each on its way as soon as the backward pass has
+/// made all of it. The first pass only counts how often every gradient is added to (layers that share modules
+/// or run again add several times) and in which order gradients become complete; buckets are cut in that
+/// order, rank 0's. All ranks go through the same calls. Gradients become float or double sums, equal on all
+/// ranks to the bit; a parameter without gradient counts as one with zeros.
+class GradientBuckets {
+ public:
+  static constexpr std::int64_t kBucketBytes = std::int64_t{4} << 20;
+
+  /// Does nothing in a group of one. The group must outlive this.
+  GradientBuckets(std::vector<nn::NamedParameter> parameters, Group& group,
+                  std::int64_t bucket_bytes = kBucketBytes);
+  ~GradientBuckets();
+  GradientBuckets(const GradientBuckets&) = delete;
+  GradientBuckets& operator=(const GradientBuckets&) = delete;
+
+  /// The backward pass that comes next is the step's last.
+  void arm();
+  /// Sends what is not on its way yet, waits for all and puts the sums in the gradients' place. Throws
+  /// DistributedError.
+  void finish();
+
+  /// Buckets that were on their way before the last finish() began.
+  std::int64_t overlapped() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stoa::dist
