@@ -17,13 +17,12 @@ namespace stoa {
 namespace {
 
 /// A batch that tells what it was made from.
-Batch echo(const std::vector<SampleKey>& keys, std::uint64_t batch_seed) {
+Batch echo(const std::vector<SampleKey>& keys) {
   std::vector<std::int64_t> rows;
   for (const auto& key : keys)
-    rows.insert(rows.end(), {key.index, key.epoch, static_cast<std::int64_t>(key.seed >> 1),
-                             static_cast<std::int64_t>(batch_seed >> 1)});
+    rows.insert(rows.end(), {key.index, key.epoch, static_cast<std::int64_t>(key.seed >> 1)});
   const auto samples = static_cast<std::int64_t>(keys.size());
-  return {{{"rows", at::tensor(rows, at::kLong).reshape({samples, 4})}}, samples};
+  return {{{"rows", at::tensor(rows, at::kLong).reshape({samples, 3})}}, samples};
 }
 
 std::vector<at::Tensor> take(BatchSource& source, int count) {
@@ -105,26 +104,41 @@ TEST(ShuffledBatches, ComeInOrderThoughALaterOneIsReadyFirst) {
   std::condition_variable changed;
   bool later_is_made = false;
   const auto keys = samples_of_step(0, 3, 10, 5);
-  const auto source =
-      shuffled_batches(10, {.batch_size = 3, .seed = 5, .workers = 2}, [&](const auto& k, auto seed) {
-        std::unique_lock lock(mutex);
-        if (k[0].seed == keys[0].seed)  // the first batch waits for another one
-          changed.wait(lock, [&] { return later_is_made; });
-        later_is_made = true;
-        changed.notify_all();
-        return echo(k, seed);
-      });
+  const auto source = shuffled_batches(10, {.batch_size = 3, .seed = 5, .workers = 2}, [&](const auto& k) {
+    std::unique_lock lock(mutex);
+    if (k[0].seed == keys[0].seed)  // the first batch waits for another one
+      changed.wait(lock, [&] { return later_is_made; });
+    later_is_made = true;
+    changed.notify_all();
+    return echo(k);
+  });
   EXPECT_EQ(source->next()["rows"][0][0].item<std::int64_t>(), keys[0].index);
+}
+
+TEST(ShuffledBatches, AreCutIntoSharesThatMakeTheWholeAgain) {
+  const auto whole = shuffled({.batch_size = 7, .seed = 5}, 5);
+  std::vector<std::vector<at::Tensor>> parts;
+  for (std::int64_t part = 0; part < 3; ++part)
+    parts.push_back(shuffled({.batch_size = 7, .seed = 5, .part = part, .parts = 3}, 5));
+  for (std::size_t step = 0; step < 5; ++step)
+    EXPECT_TRUE(at::equal(whole[step], at::cat({parts[0][step], parts[1][step], parts[2][step]})));
+}
+
+TEST(SteppedBatches, AreCutIntoSharesThatMakeTheWholeAgain) {
+  const auto make = [](std::int64_t step) { return Batch{{{"rows", at::arange(7) + step}}, 7}; };
+  const auto second = stepped_batches({.batch_size = 7, .part = 1, .parts = 3}, make);
+  EXPECT_TRUE(at::equal(second->next()["rows"], at::tensor({2, 3}, at::kLong)));
+  EXPECT_TRUE(at::equal(second->next()["rows"], at::tensor({3, 4}, at::kLong)));
 }
 
 TEST(ShuffledBatches, ThrowAnErrorWhereItsBatchWouldCome) {
   for (int workers : {0, 1, 3}) {
     const std::uint64_t bad = samples_of_step(3, 2, 100, 5)[0].seed;
-    const auto source = shuffled_batches(100, {.batch_size = 2, .seed = 5, .workers = workers},
-                                         [&](const auto& k, auto seed) {
-                                           if (k[0].seed == bad) throw DataError("image 17 is damaged");
-                                           return echo(k, seed);
-                                         });
+    const auto source =
+        shuffled_batches(100, {.batch_size = 2, .seed = 5, .workers = workers}, [&](const auto& k) {
+          if (k[0].seed == bad) throw DataError("image 17 is damaged");
+          return echo(k);
+        });
     take(*source, 3);
     EXPECT_EQ(test::thrown<DataError>([&] { source->next(); }), "image 17 is damaged");
     EXPECT_EQ(source->next()["rows"][0][0].item<std::int64_t>(), samples_of_step(4, 2, 100, 5)[0].index);
@@ -134,9 +148,9 @@ TEST(ShuffledBatches, ThrowAnErrorWhereItsBatchWouldCome) {
 TEST(ShuffledBatches, BuildOnlyAFewAhead) {
   std::atomic<int> made{0};
   {
-    const auto source = shuffled_batches(100, {.batch_size = 1, .workers = 3}, [&](const auto& k, auto seed) {
+    const auto source = shuffled_batches(100, {.batch_size = 1, .workers = 3}, [&](const auto& k) {
       ++made;
-      return echo(k, seed);
+      return echo(k);
     });
     take(*source, 5);
   }
@@ -149,7 +163,7 @@ TEST(ShuffledBatches, EndCleanlyWhenNothingWasTaken) {
 }
 
 TEST(ShuffledBatches, BuildWithOneOpenMpThreadAWorker) {
-  const auto source = shuffled_batches(10, {.workers = 2}, [](const auto&, auto) {
+  const auto source = shuffled_batches(10, {.workers = 2}, [](const auto&) {
     return Batch{{{"rows", at::full({1}, omp_get_max_threads(), at::kLong)}}, 1};
   });
   for (int i = 0; i < 4; ++i) EXPECT_EQ(source->next()["rows"].item<std::int64_t>(), 1);

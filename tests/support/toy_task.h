@@ -18,6 +18,7 @@
 #include "stoa/base/random.h"
 #include "stoa/data/loader.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/train/task.h"
 
 namespace stoa::test {
@@ -59,7 +60,7 @@ class ToyModel : public torch::nn::Module {
       const at::NoGradGuard no_gradients;
       mean.mul_(0.9).add_(units.mean(0), 0.1);
     }
-    return {units, out->forward(at::dropout(units, dropout_, is_training())).squeeze(1)};
+    return {units, out->forward(ops::dropout(units, is_training() ? dropout_ : 0)).squeeze(1)};
   }
 
   torch::nn::Linear in = nullptr, out = nullptr;
@@ -88,20 +89,18 @@ class ToyTask : public Task {
   std::int64_t train_samples() const override { return options_.samples; }
 
   std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override {
-    return shuffled_batches(options_.samples, plan,
-                            [this](const std::vector<SampleKey>& keys, std::uint64_t) {
-                              std::vector<std::int64_t> indices;
-                              at::Tensor noise = at::empty({std::ssize(keys), 3}, at::kDouble);
-                              for (std::size_t i = 0; i < keys.size(); ++i) {
-                                indices.push_back(keys[i].index);
-                                RandomStream random(keys[i].seed);
-                                for (int j = 0; j < 3; ++j)
-                                  noise.mutable_data_ptr<double>()[3 * i + j] = 0.01 * random.normal();
-                              }
-                              Batch batch = samples(at::tensor(indices));
-                              batch.tensors["x"] += noise;
-                              return batch;
-                            });
+    return shuffled_batches(options_.samples, plan, [this](const std::vector<SampleKey>& keys) {
+      std::vector<std::int64_t> indices;
+      at::Tensor noise = at::empty({std::ssize(keys), 3}, at::kDouble);
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        indices.push_back(keys[i].index);
+        RandomStream random(keys[i].seed);
+        for (int j = 0; j < 3; ++j) noise.mutable_data_ptr<double>()[3 * i + j] = 0.01 * random.normal();
+      }
+      Batch batch = samples(at::tensor(indices));
+      batch.tensors["x"] += noise;
+      return batch;
+    });
   }
 
   Batch samples(const at::Tensor& indices) const {

@@ -117,8 +117,9 @@ TEST(Recipe, ResolvedKeepsItsOrderWithNamesInFront) {
   std::vector<std::string> keys, model;
   for (const auto& [key, value] : resolved.items()) keys.push_back(key);
   for (const auto& [key, value] : resolved["model"].items()) model.push_back(key);
-  EXPECT_EQ(keys, (std::vector<std::string>{"title", "description", "task", "data", "model", "initial",
-                                            "optimizer", "schedule", "train", "checkpoint", "runtime"}));
+  EXPECT_EQ(keys,
+            (std::vector<std::string>{"title", "description", "task", "data", "model", "initial", "optimizer",
+                                      "schedule", "train", "checkpoint", "runtime", "parallel"}));
   EXPECT_EQ(model.front(), "name");
 }
 

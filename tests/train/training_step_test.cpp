@@ -55,6 +55,12 @@ TEST(AccumulateGradients, AMicroBatchLargerThanTheBatchIsTheBatch) {
   EXPECT_EQ(distance(Step(kWithSideLoss, 0), Step(kWithSideLoss, 64)), 0);
 }
 
+TEST(AccumulateGradients, TheSameUnitsAreDroppedHoweverABatchIsCut) {
+  const ToyOptions dropping = {.weighted = true, .dropout = 0.4};
+  EXPECT_LT(distance(Step(dropping, 0), Step(dropping, 4)), 1e-12);
+  EXPECT_GT(distance(Step(dropping, 0), Step(kWeighted, 0)), 1e-3);
+}
+
 TEST(AccumulateGradients, TheSideLossIsLearnedToo) {
   EXPECT_GT(distance(Step(kWithSideLoss, 0), Step({}, 0)), 1e-3);
 }

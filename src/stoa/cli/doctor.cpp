@@ -14,6 +14,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/doctor_distributed.h"
 #include "stoa/cli/measure.h"
 #include "stoa/tensor/cpu.h"
 #include "stoa/tensor/runtime.h"
@@ -258,8 +259,29 @@ void doctor_command(const Program& program) {
 }  // namespace
 
 void add_doctor(Program& program) {
-  add_command(program, "doctor", "measure this machine and say what to change", "stoa doctor --json",
-              [&program] { doctor_command(program); });
+  struct Arguments {
+    bool distributed = false;
+    dist::ParallelOptions parallel;
+  };
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App& command = add_command(program, "doctor", "measure this machine and say what to change",
+                                  "stoa doctor --json", [&program, arguments] {
+                                    arguments->distributed ? examine_processes(program, arguments->parallel)
+                                                           : doctor_command(program);
+                                  });
+  auto* const distributed = command.add_flag("--distributed", arguments->distributed,
+                                             "in each of several processes (stoa launch -n 4 -- doctor "
+                                             "--distributed): their ranks and groups, and how fast "
+                                             "each kind of group exchanges tensors");
+  auto& parallel = arguments->parallel;
+  for (const auto& [name, degree] :
+       std::vector<std::pair<const char*, std::int64_t*>>{{"--sequence", &parallel.sequence},
+                                                          {"--tensor", &parallel.tensor},
+                                                          {"--pipeline", &parallel.pipeline},
+                                                          {"--expert", &parallel.expert}})
+    command.add_option(name, *degree, format("with --distributed: as `parallel.{}` of a recipe", name + 2))
+        ->type_name("N")
+        ->needs(distributed);
 }
 
 }  // namespace stoa::cli

@@ -19,7 +19,7 @@ namespace stoa {
 namespace {
 
 // What a random stream is for: streams of different purposes never meet.
-enum Purpose : std::uint64_t { kEpochOrder = 101, kSample = 102, kBatch = 103 };
+enum Purpose : std::uint64_t { kEpochOrder = 101, kSample = 102 };
 
 using MakeStep = std::function<Batch(std::int64_t step)>;
 
@@ -128,6 +128,10 @@ EpochOrders::Order EpochOrders::order(std::int64_t epoch) {
   return result;
 }
 
+BatchShare share_of(std::int64_t samples, std::int64_t part, std::int64_t parts) {
+  return {samples * part / parts, samples * (part + 1) / parts};
+}
+
 std::vector<SampleKey> samples_of_step(std::int64_t step, std::int64_t batch_size, std::int64_t dataset_size,
                                        std::uint64_t seed) {
   check(dataset_size, batch_size, 0);
@@ -139,9 +143,10 @@ std::unique_ptr<BatchSource> shuffled_batches(std::int64_t dataset_size, const B
                                               MakeBatch make_batch) {
   check(dataset_size, plan.batch_size, plan.workers);
   const auto orders = std::make_shared<EpochOrders>(dataset_size, plan.seed);
+  const auto share = share_of(plan.batch_size, plan.part, plan.parts);
   auto make = [=, make_batch = std::move(make_batch)](std::int64_t step) {
-    return make_batch(keys_of_step(step, plan.batch_size, dataset_size, plan.seed, *orders),
-                      mix_seed({plan.seed, kBatch, static_cast<std::uint64_t>(step)}));
+    const auto keys = keys_of_step(step, plan.batch_size, dataset_size, plan.seed, *orders);
+    return make_batch({keys.begin() + share.begin, keys.begin() + share.end});
   };
   return std::make_unique<OrderedSteps>(plan.first_step, std::numeric_limits<std::int64_t>::max(),
                                         plan.workers, std::move(make));
@@ -149,6 +154,12 @@ std::unique_ptr<BatchSource> shuffled_batches(std::int64_t dataset_size, const B
 
 std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan, MakeStep make_step) {
   check(1, plan.batch_size, plan.workers);
+  if (plan.parts > 1)
+    make_step = [plan, make_step = std::move(make_step)](std::int64_t step) {
+      const Batch whole = make_step(step);
+      const auto share = share_of(whole.samples, plan.part, plan.parts);
+      return whole.slice(share.begin, share.end);
+    };
   return std::make_unique<OrderedSteps>(plan.first_step, std::numeric_limits<std::int64_t>::max(),
                                         plan.workers, std::move(make_step));
 }
@@ -163,7 +174,7 @@ std::unique_ptr<BatchSource> ordered_batches(std::int64_t dataset_size, const Ba
       const std::int64_t index = begin + static_cast<std::int64_t>(i);
       keys[i] = {index, 0, mix_seed({plan.seed, kSample, 0, static_cast<std::uint64_t>(index)})};
     }
-    return make_batch(keys, mix_seed({plan.seed, kBatch, static_cast<std::uint64_t>(step)}));
+    return make_batch(keys);
   };
   const std::int64_t steps = (dataset_size + plan.batch_size - 1) / plan.batch_size;
   return std::make_unique<OrderedSteps>(0, steps, plan.workers, std::move(make));

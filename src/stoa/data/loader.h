@@ -17,16 +17,24 @@ struct SampleKey {
 };
 
 /// Builds a batch from its samples. Called from several threads at once; its result may depend on nothing but
-/// `keys` and `batch_seed`.
-using MakeBatch = std::function<Batch(const std::vector<SampleKey>& keys, std::uint64_t batch_seed)>;
+/// `keys`, and that of a sample on nothing but its own.
+using MakeBatch = std::function<Batch(const std::vector<SampleKey>& keys)>;
 
 /// How training batches follow one another.
 struct BatchPlan {
   std::int64_t batch_size = 1;
   std::uint64_t seed = 0;
-  std::int64_t first_step = 0;  ///< the step whose batch comes first: a resumed run continues exactly
-  int workers = 0;              ///< threads that build batches ahead; 0 builds them in next()
+  std::int64_t first_step = 0;       ///< the step whose batch comes first: a resumed run continues exactly
+  int workers = 0;                   ///< threads that build batches ahead; 0 builds them in next()
+  std::int64_t part = 0, parts = 1;  ///< of each training batch only this share_of() is built
 };
+
+/// Neighbouring samples `begin` to `end` - 1 of a batch.
+struct BatchShare {
+  std::int64_t begin = 0, end = 0;
+};
+/// What part `part` of `parts` gets of a batch of `samples`: shares differ by one sample at most.
+BatchShare share_of(std::int64_t samples, std::int64_t part, std::int64_t parts);
 
 /// The samples of step `step`: epochs are random orders of all samples, laid end to end and cut into batches,
 /// so every sample is seen exactly once an epoch. A function of its arguments alone.

@@ -40,23 +40,54 @@ std::unique_ptr<BatchSource> CorpusTask::train_batches(const BatchPlan& plan) {
 }
 
 double CorpusTask::weight(const Batch& batch) const {
-  return batch["targets"].ne(kNoTarget).sum().item<double>();
+  return targets(batch).ne(kNoTarget).sum().item<double>();
+}
+
+/// Sentence pairs are told apart by their first tokens.
+double CorpusTask::side_weight(const Batch& batch) const {
+  return split_ && split_.group->rank() != 0 ? 0 : static_cast<double>(batch.samples);
+}
+
+void CorpusTask::split_sequences(const dist::SequenceSplit& split) {
+  if (!model_->splits_sequences())
+    throw ConfigError(
+        "`parallel.sequence` is over 1, but this model needs whole sequences (a mixture of experts routes "
+        "their tokens together); set it to 1");
+  split_ = split;
+}
+
+at::Tensor CorpusTask::targets(const Batch& batch) const {
+  return split_ ? dist::split_values(batch["targets"], static_cast<double>(kNoTarget), split_)
+                : batch["targets"].flatten();
+}
+
+std::pair<nn::PackedTokens, at::Tensor> CorpusTask::pack(const Batch& batch) const {
+  const auto segments = batch.has("segments") ? batch["segments"] : at::Tensor();
+  if (split_) return {dist::split_tokens(batch["ids"], batch["lengths"], segments, split_), targets(batch)};
+  auto tokens = nn::pack_tokens(batch["ids"], batch["lengths"], segments);
+  auto packed = tokens.pack(batch["targets"]);
+  return {std::move(tokens), std::move(packed)};
 }
 
 CorpusTask::Answer CorpusTask::answer(const Batch& batch) {
-  const auto tokens = nn::pack_tokens(batch["ids"], batch["lengths"],
-                                      batch.has("segments") ? batch["segments"] : at::Tensor());
+  const auto [tokens, targets] = pack(batch);
   auto output = model_->forward(tokens);
-  const auto targets = tokens.pack(batch["targets"]);
   // of a masked sequence a seventh of the tokens is asked for: the head sees no others
   const auto asked = targets.ne(kNoTarget).nonzero().squeeze(1);
   const bool all = asked.numel() == targets.numel();
-  const auto scores = model_->language_scores(all ? output.hidden : output.hidden.index_select(0, asked));
   Answer answer;
-  answer.tokens =
-      ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias,
-                                all ? targets : targets.index_select(0, asked), label_smoothing_, kNoTarget);
-  if (batch.has("pair")) answer.pairs = model_->pair_scores(output.hidden, tokens);
+  answer.exchange = tokens.exchange;
+  if (asked.numel() > 0) {
+    const auto scores = model_->language_scores(all ? output.hidden : output.hidden.index_select(0, asked));
+    answer.tokens = ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias,
+                                              all ? targets : targets.index_select(0, asked),
+                                              label_smoothing_, kNoTarget);
+  } else {  // a part of the sequences without a target still takes part in the others' attention
+    const auto none = output.hidden.new_empty({0});
+    answer.tokens = {0 * output.hidden.sum(), none, none.to(at::kBool)};
+  }
+  const bool first = !tokens.exchange || tokens.exchange->has_first();
+  if (batch.has("pair") && first) answer.pairs = model_->pair_scores(output.hidden, tokens);
   answer.side = std::move(output.side);
   return answer;
 }
@@ -66,14 +97,20 @@ LossResult CorpusTask::loss(const Batch& batch, const StepContext&) {
   LossResult result;
   result.loss = found.tokens.loss;
   result.metrics.push_back({"accuracy", found.tokens.correct.to(at::kFloat).mean()});
-  result.side = std::move(found.side);
+  result.side = found.side;
+  if (batch.has("pair")) add_pairs(batch, found, result);
+  return result;
+}
+
+void CorpusTask::add_pairs(const Batch& batch, const Answer& found, LossResult& result) {
+  auto loss = 0 * found.tokens.loss, accuracy = at::zeros({}, batch["pair"].options().dtype(at::kFloat));
   if (found.pairs.defined()) {
     const auto scores = found.pairs.scalar_type() == at::kDouble ? found.pairs : found.pairs.to(at::kFloat);
-    result.side.losses.push_back({"pair_loss", at::cross_entropy_loss(scores, batch["pair"])});
-    result.metrics.push_back(
-        {"pair_accuracy", scores.detach().argmax(1).eq(batch["pair"]).to(at::kFloat).mean()});
+    loss = at::cross_entropy_loss(scores, batch["pair"]);
+    accuracy = scores.detach().argmax(1).eq(batch["pair"]).to(at::kFloat).mean();
   }
-  return result;
+  result.side.losses.push_back({"pair_loss", loss});
+  result.side_metrics.push_back({"pair_accuracy", accuracy});
 }
 
 Evaluation CorpusTask::evaluate(const EvaluateOptions& options) {
@@ -85,36 +122,40 @@ Evaluation CorpusTask::evaluate(const EvaluateOptions& options) {
   plan.workers = options.workers;
   const std::int64_t total = samples(eval_).size();
   std::int64_t done = 0;
-  double loss = 0, right = 0, asked = 0, pair_loss = 0, pairs_right = 0;
-  bool pairs = false;
+  // of tokens: loss, those right, those asked for; of pairs: loss, those right
+  auto sums = at::zeros({5}, at::kDouble);
+  const bool pairs = data_.objective == TextObjective::kMasked && data_.pairs != PairTask::kNone;
   StatisticsMean statistics;
   if (options.progress) options.progress(0, total);
   auto batches = eval_text_batches(eval_, plan);
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     batch = batch.to(device());
     const auto found = answer(batch);
-    loss += found.tokens.row_loss.sum(at::kDouble).item<double>();
-    right += found.tokens.correct.sum().item<double>();
-    asked += static_cast<double>(found.tokens.correct.numel());
+    std::vector<double> numbers = {found.tokens.row_loss.sum(at::kDouble).item<double>(),
+                                   found.tokens.correct.sum().item<double>(),
+                                   static_cast<double>(found.tokens.correct.numel()), 0, 0};
     if (found.pairs.defined()) {
-      pairs = true;
       const auto truth = batch["pair"];
-      pair_loss +=
+      numbers[3] =
           at::cross_entropy_loss(found.pairs.to(at::kDouble), truth, {}, at::Reduction::Sum).item<double>();
-      pairs_right += found.pairs.argmax(1).eq(truth).sum().item<double>();
+      numbers[4] = found.pairs.argmax(1).eq(truth).sum().item<double>();
     }
+    const auto more = at::tensor(numbers, at::kDouble);
+    sums += found.exchange ? found.exchange->sum(more) : more;
     statistics.add(found.side.statistics, batch.samples);
     done += batch.samples;
     if (options.progress) options.progress(done, total);
   }
   model_->train(was_training);
+  const auto mean = [&](std::int64_t sum, double of) { return sums[sum].item<double>() / of; };
+  const double asked = sums[2].item<double>();
   Evaluation evaluation;
-  evaluation.metrics.set("loss", loss / asked);
-  evaluation.metrics.set("perplexity", std::exp(loss / asked));
-  evaluation.metrics.set("accuracy", right / asked);
+  evaluation.metrics.set("loss", mean(0, asked));
+  evaluation.metrics.set("perplexity", std::exp(mean(0, asked)));
+  evaluation.metrics.set("accuracy", mean(1, asked));
   if (pairs) {
-    evaluation.metrics.set("pair_loss", pair_loss / static_cast<double>(total));
-    evaluation.metrics.set("pair_accuracy", pairs_right / static_cast<double>(total));
+    evaluation.metrics.set("pair_loss", mean(3, static_cast<double>(total)));
+    evaluation.metrics.set("pair_accuracy", mean(4, static_cast<double>(total)));
   }
   if (options.exhibits)
     for (auto& exhibit : model_->exhibits(statistics.means()))

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stoa/data/text/options.h"
@@ -36,7 +37,8 @@ class CorpusTask : public Task {
   std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override;
   /// Tokens that are asked for: the loss is their mean.
   double weight(const Batch& batch) const override;
-  double side_weight(const Batch& batch) const override { return static_cast<double>(batch.samples); }
+  double side_weight(const Batch& batch) const override;
+  void split_sequences(const dist::SequenceSplit& split) override;
   LossResult loss(const Batch& batch, const StepContext& context) override;
   Evaluation evaluate(const EvaluateOptions& options) override;
   std::string primary_metric() const override { return "loss"; }
@@ -52,11 +54,14 @@ class CorpusTask : public Task {
   }
 
  protected:
-  /// A forward pass on a batch, and what was asked of it.
+  /// A forward pass on a batch, and what was asked of it; where sequences are split, of this process's
+  /// tokens.
   struct Answer {
     ops::LinearCrossEntropy tokens;
-    at::Tensor pairs;  ///< [sequences, 2] scores; undefined without pairs
+    at::Tensor
+        pairs;  ///< [sequences, 2] scores; undefined without pairs, or where the first tokens are elsewhere
     nn::SideOutputs side;
+    std::shared_ptr<const nn::TokenExchange> exchange;  ///< null where sequences are whole
   };
   Answer answer(const Batch& batch);
   TextModel& text_model() { return *model_; }
@@ -67,6 +72,10 @@ class CorpusTask : public Task {
   virtual std::string example_line(const Batch& batch) = 0;
 
  private:
+  /// This process's tokens of a batch, and its targets [tokens].
+  std::pair<nn::PackedTokens, at::Tensor> pack(const Batch& batch) const;
+  at::Tensor targets(const Batch& batch) const;
+  static void add_pairs(const Batch& batch, const Answer& found, LossResult& result);
   static const TextSamples& samples(const std::shared_ptr<const TextSamples>& samples);
 
   TextDataOptions data_;
@@ -74,6 +83,7 @@ class CorpusTask : public Task {
   TaskTokenizer tokenizer_;
   std::shared_ptr<TextModel> model_;
   std::shared_ptr<const TextSamples> train_, eval_;
+  dist::SequenceSplit split_;
 };
 
 /// The recipe part of one text model under such a task: [task], [data] and [model].

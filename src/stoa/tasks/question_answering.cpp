@@ -98,13 +98,11 @@ class QuestionAnswering : public Task {
 
   std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override {
     const auto& windows = train_.cut(tokenizer_, data_.windows);
-    return shuffled_batches(train_samples(), plan,
-                            [this, &windows](const std::vector<SampleKey>& keys, std::uint64_t) {
-                              std::vector<std::int64_t> numbers;
-                              for (const auto& key : keys)
-                                numbers.push_back(trained_on_[static_cast<std::size_t>(key.index)]);
-                              return windows.batch(numbers);
-                            });
+    return shuffled_batches(train_samples(), plan, [this, &windows](const std::vector<SampleKey>& keys) {
+      std::vector<std::int64_t> numbers;
+      for (const auto& key : keys) numbers.push_back(trained_on_[static_cast<std::size_t>(key.index)]);
+      return windows.batch(numbers);
+    });
   }
 
   /// Mean cross-entropy of the first and the last place over the places of each window.
@@ -169,12 +167,11 @@ double QuestionAnswering::find_answers(const SquadWindows& windows, const Evalua
   BatchPlan plan;
   plan.batch_size = options.batch_size;
   plan.workers = options.workers;
-  auto batches =
-      ordered_batches(windows.size(), plan, [&](const std::vector<SampleKey>& keys, std::uint64_t) {
-        std::vector<std::int64_t> numbers;
-        for (const auto& key : keys) numbers.push_back(order[static_cast<std::size_t>(key.index)]);
-        return windows.batch(numbers);
-      });
+  auto batches = ordered_batches(windows.size(), plan, [&](const std::vector<SampleKey>& keys) {
+    std::vector<std::int64_t> numbers;
+    for (const auto& key : keys) numbers.push_back(order[static_cast<std::size_t>(key.index)]);
+    return windows.batch(numbers);
+  });
   if (options.progress) options.progress(0, windows.size());
   std::int64_t done = 0;
   double loss = 0;

@@ -73,7 +73,7 @@ class TextClassification : public Task {
   std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) override {
     auto& rows = splits().train;
     rows.tokenize(*tokenizer_.get(), data_.length);
-    return shuffled_batches(rows.size(), plan, [&rows](const std::vector<SampleKey>& keys, std::uint64_t) {
+    return shuffled_batches(rows.size(), plan, [&rows](const std::vector<SampleKey>& keys) {
       std::vector<std::int64_t> numbers;
       for (const auto& key : keys) numbers.push_back(key.index);
       return rows.batch(numbers);
@@ -157,7 +157,7 @@ at::Tensor TextClassification::score_all(TextRows& rows, std::int64_t batch_size
   BatchPlan plan;
   plan.batch_size = batch_size;
   plan.workers = workers;
-  auto batches = ordered_batches(rows.size(), plan, [&](const std::vector<SampleKey>& keys, std::uint64_t) {
+  auto batches = ordered_batches(rows.size(), plan, [&](const std::vector<SampleKey>& keys) {
     std::vector<std::int64_t> numbers;
     for (const auto& key : keys) numbers.push_back(order[static_cast<std::size_t>(key.index)]);
     return rows.batch(numbers);

@@ -125,6 +125,7 @@ void Recipe::visit(FieldVisitor& v) {
   v.group("train", train, "the training loop");
   v.group("checkpoint", checkpoint, "what is kept of a run");
   v.group("runtime", runtime, "where and how the arithmetic runs");
+  v.group("parallel", parallel, "how several processes share the work; a process alone does all of it");
 }
 
 void Recipe::validate() const {
@@ -135,6 +136,7 @@ void Recipe::validate() const {
   train.validate();
   checkpoint.validate();
   runtime.validate();
+  parallel.validate();
 }
 
 Json Recipe::resolved() {

@@ -6,6 +6,7 @@
 
 #include "stoa/base/config.h"
 #include "stoa/base/options.h"
+#include "stoa/dist/mesh.h"
 #include "stoa/optim/optimizer.h"
 #include "stoa/optim/schedule.h"
 #include "stoa/tensor/runtime.h"
@@ -59,6 +60,7 @@ struct Recipe {
   TrainOptions train;
   CheckpointOptions checkpoint;
   RuntimeOptions runtime;
+  dist::ParallelOptions parallel;
 
   void visit(FieldVisitor& v);
   void validate() const;

@@ -44,9 +44,15 @@ std::optional<std::string> first_difference(const Json& run, const Json& recipe,
   return std::nullopt;
 }
 
+/// What of a recipe a run depends on: how several processes share the work may change.
+Json essence(Json recipe) {
+  recipe.erase("parallel");
+  return recipe;
+}
+
 [[noreturn]] void refuse_taken(const fs::path& path, Recipe& recipe) {
   const Config config = Config::from_file(path / kRecipe);
-  if (const auto difference = first_difference(config.values(), recipe.resolved()))
+  if (const auto difference = first_difference(essence(config.values()), essence(recipe.resolved())))
     throw ConfigError(format("{} holds a run of another recipe: {}; choose another folder with --out",
                              path.string(), *difference));
   throw ConfigError(
@@ -82,7 +88,8 @@ RunFolder RunFolder::resume(const fs::path& path, Recipe* recipe) {
   RunFolder folder = open(path);
   folder.lock_ = std::make_unique<FileLock>(path / kLock);
   if (recipe == nullptr) return folder;
-  if (const auto difference = first_difference(folder.recipe().values(), recipe->resolved()))
+  if (const auto difference =
+          first_difference(essence(folder.recipe().values()), essence(recipe->resolved())))
     throw ConfigError(
         format("{0} is a run of another recipe: {1}; resume it without naming a recipe, or start a new run "
                "(from its "

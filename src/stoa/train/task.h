@@ -14,6 +14,7 @@
 #include "stoa/base/options.h"
 #include "stoa/data/batch.h"
 #include "stoa/data/loader.h"
+#include "stoa/dist/sequence/split_tokens.h"
 #include "stoa/nn/description.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/nn/sparse_weights.h"
@@ -31,8 +32,9 @@ struct StepContext {
 /// What a task makes of one (micro-)batch.
 struct LossResult {
   at::Tensor loss;  ///< the task's own loss: the mean over weight(batch); what is reported as "loss"
-  std::vector<nn::NamedTensor> metrics;  ///< further scalars for the log, means over the batch; detached
-  nn::SideOutputs side;                  ///< losses the model adds, and its statistics
+  std::vector<nn::NamedTensor> metrics;       ///< further scalars for the log, means over the batch; detached
+  std::vector<nn::NamedTensor> side_metrics;  ///< the same, but means over side_weight(batch)
+  nn::SideOutputs side;                       ///< losses the model adds, and its statistics
 };
 
 /// How an evaluation is done.
@@ -76,6 +78,9 @@ class Task {
   /// Samples of one epoch.
   virtual std::int64_t train_samples() const = 0;
   virtual std::unique_ptr<BatchSource> train_batches(const BatchPlan& plan) = 0;
+  /// From now on this process trains and evaluates with a part of every sequence; the other ranks of the
+  /// group have the same samples. Throws ConfigError where the task or its model has no sequences to split.
+  virtual void split_sequences(const dist::SequenceSplit& split);
   /// The number of units (samples, tokens) whose mean `loss` is; accumulation weighs micro-batches by it.
   virtual double weight(const Batch& batch) const { return static_cast<double>(batch.samples); }
   /// The same for side losses and statistics, where those are means over something else (samples, say).

@@ -14,6 +14,8 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/random.h"
 #include "stoa/base/text.h"
+#include "stoa/data/loader.h"
+#include "stoa/dist/gradient_buckets.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/optim/average.h"
 #include "stoa/train/events.h"
@@ -53,21 +55,27 @@ class EvaluationScope {
 class Training {
  public:
   Training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-           std::optional<Checkpoint> from)
+           std::optional<Checkpoint> from, const Team& team)
       : recipe_(recipe),
         task_(task),
         folder_(folder),
         runtime_(runtime),
+        team_(team),
+        share_(share_of(recipe.train.batch_size, team.part(), team.parts())),
         store_(folder.checkpoints()),
         optimizer_(optim::make_optimizer(nn::distinct_parameters(task.model()), recipe.optimizer)),
         sparse_(task.sparse_weights()),
         steps_(total_steps(recipe.train, task.train_samples())) {
+    require_room_for_the_team();
     if (recipe.train.ema > 0 && sparse_ != nullptr)
       throw ConfigError(
           "`train.ema` keeps an average of every weight, which this task's tables do not have; set it to 0");
     if (recipe.train.ema > 0)
       average_ = std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
     if (from) restore(*from);
+    if (team.partners() != nullptr)
+      buckets_ = std::make_unique<dist::GradientBuckets>(optimizer_->parameters(), *team.partners());
+    if (!team.leads()) return;
     store_.clean();
     store_.remove_after(done_);
     log_ = std::make_unique<EventLog>(folder.path(), done_);
@@ -85,10 +93,12 @@ class Training {
     return done_ > 0 && (done_ == steps_ || (every > 0 && done_ % every == 0));
   }
 
+  void require_room_for_the_team() const;
   void restore(const Checkpoint& from);
   void open_batches(const std::string& label, std::int64_t steps);
   ProfiledRun profiled_run(double step_ms) const;
   void update();
+  void average_buffers();
   double joint_norm(double norm) const;
   BatchOutcome forward_and_backward(const Batch& batch, bool statistics);
   std::string last_good() const;
@@ -98,6 +108,7 @@ class Training {
   Evaluation measure();
   void evaluate();
   void save();
+  void write_checkpoint();
   void finish();
   std::string stop_message() const;
 
@@ -105,8 +116,11 @@ class Training {
   Task& task_;
   RunFolder& folder_;
   const Runtime& runtime_;
+  const Team& team_;
+  BatchShare share_;  // of each batch
   CheckpointStore store_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<dist::GradientBuckets> buckets_;
   nn::SparseWeights* sparse_;  // of the task; null where it has none
   std::unique_ptr<optim::MovingAverage> average_;
   std::unique_ptr<EventLog> log_;
@@ -123,6 +137,15 @@ class Training {
   double line_seconds_ = 0;
   std::int64_t line_samples_ = 0;
 };
+
+void Training::require_room_for_the_team() const {
+  if (team_.partners() == nullptr) return;
+  if (recipe_.train.batch_size < team_.parts())
+    throw ConfigError(format("`train.batch_size` is {}, too few samples for {} processes",
+                             recipe_.train.batch_size, team_.parts()));
+  if (sparse_ != nullptr)
+    throw ConfigError("this task's tables cannot be trained by several processes yet; start one");
+}
 
 void Training::restore(const Checkpoint& from) {
   const std::string source = (folder_.checkpoints() / format("step-{}", from.step)).string();
@@ -148,7 +171,7 @@ TrainResult Training::run() {
     if (due(recipe_.train.eval_every) && evaluated_ != done_) evaluate();
     if (due(recipe_.checkpoint.every) && unsaved_) save();
     if (done_ == steps_) break;
-    if (interrupted()) {
+    if (team_.any(interrupted())) {
       if (unsaved_) save();
       throw Interrupted(stop_message());
     }
@@ -160,8 +183,9 @@ TrainResult Training::run() {
 
 /// The data from the present step on, and a line that counts up to `steps`.
 void Training::open_batches(const std::string& label, std::int64_t steps) {
-  batches_ = task_.train_batches({recipe_.train.batch_size, static_cast<std::uint64_t>(recipe_.train.seed),
-                                  done_, static_cast<int>(recipe_.train.workers)});
+  batches_ =
+      task_.train_batches({recipe_.train.batch_size, static_cast<std::uint64_t>(recipe_.train.seed), done_,
+                           static_cast<int>(recipe_.train.workers), team_.part(), team_.parts()});
   progress_ = std::make_unique<Progress>(label, "steps", steps);
   progress_->start_at(done_);
 }
@@ -216,7 +240,6 @@ void Training::update() {
     const PhaseScope phase(Phase::kData);
     return batches_->next();
   }();
-  at::manual_seed(seed(kStep));
   optimizer_->zero_grad();
   if (sparse_ != nullptr) sparse_->zero_grad();
   const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
@@ -232,6 +255,7 @@ void Training::update() {
     const PhaseScope phase(Phase::kOptimizer);
     optimizer_->step(lr, scale);
     if (sparse_ != nullptr) means_.add(sparse_->step());
+    average_buffers();
     if (average_) average_->update();
   }
   ++done_;
@@ -241,12 +265,26 @@ void Training::update() {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   seconds_ += seconds;
   line_seconds_ += seconds;
-  line_samples_ += batch.samples;
+  line_samples_ += options.batch_size;
   if (line) write_line(outcome, lr, norm);
   progress_->update(done_, detail(outcome));
   if (done_ == steps_) {
     batches_.reset();
     progress_->finish();
+  }
+}
+
+/// What layers keep of batches, running means say, becomes that of the whole batch.
+void Training::average_buffers() {
+  if (team_.partners() == nullptr) return;
+  const at::NoGradGuard no_gradients;
+  const double share = static_cast<double>(share_.end - share_.begin) * static_cast<double>(team_.parts()) /
+                       static_cast<double>(recipe_.train.batch_size * team_.partners()->size());
+  for (auto& buffer : nn::distinct_buffers(task_.model())) {
+    if (!buffer.tensor.is_floating_point()) continue;
+    const auto sum = (buffer.tensor * share).contiguous();
+    team_.partners()->all_reduce(sum);
+    buffer.tensor.copy_(sum);
   }
 }
 
@@ -257,8 +295,9 @@ double Training::joint_norm(double norm) const {
 
 BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics) {
   try {
-    return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_,
-                                statistics);
+    return accumulate_gradients(
+        task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_, statistics,
+        {share_.begin, seed(kStep), team_.partners(), buckets_.get(), team_.splits_sequences()});
   } catch (const NumericError& error) {
     throw NumericError(format("step {}: {}; {}", done_ + 1, error.what(), last_good()));
   }
@@ -296,7 +335,7 @@ void Training::write_line(const BatchOutcome& outcome, double lr, double gradien
   line["samples_per_second"] = static_cast<double>(line_samples_) / line_seconds_;
   line["seconds"] = seconds_;
   if (!outcome.statistics.empty()) line["statistics"] = outcome.statistics;
-  log_->write("train", done_, line);
+  if (log_) log_->write("train", done_, line);
   means_.clear();
   line_seconds_ = 0;
   line_samples_ = 0;
@@ -315,7 +354,7 @@ Evaluation Training::measure() {
   at::manual_seed(seed(kEvaluate));
   std::unique_ptr<Progress> progress;  // the number of samples is known from the first call on
   const auto show = [&](std::int64_t done, std::int64_t total) {
-    if (interrupted()) throw Interrupted(stop_message());
+    if (team_.alone() && interrupted()) throw Interrupted(stop_message());
     if (!progress) progress = std::make_unique<Progress>("evaluating", "samples", total);
     progress->update(done);
   };
@@ -337,10 +376,15 @@ void Training::evaluate() {
   }
   evaluated_ = done_;
   unsaved_ = true;
-  log_->write("eval", done_, metrics_.to_json());
+  if (log_) log_->write("eval", done_, metrics_.to_json());
 }
 
 void Training::save() {
+  if (team_.leads()) write_checkpoint();
+  unsaved_ = false;
+}
+
+void Training::write_checkpoint() {
   Checkpoint checkpoint;
   checkpoint.step = done_;
   checkpoint.model = nn::module_state(task_.model());
@@ -354,11 +398,11 @@ void Training::save() {
   std::optional<double> value;
   if (evaluated_ == done_) value = metrics_[task_.primary_metric()];
   store_.save(checkpoint, recipe_.checkpoint, value, task_.higher_is_better());
-  unsaved_ = false;
 }
 
 void Training::finish() {
   if (!final_) final_ = measure();  // the process that did the last step ended before it wrote this file
+  if (!team_.leads()) return;
   write_evaluation(folder_.path(), *final_, measure_inference(task_, runtime_, recipe_.train.eval_batch_size),
                    done_);
   Json info = folder_.info();
@@ -374,15 +418,18 @@ std::string Training::stop_message() const {
 }  // namespace
 
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                  std::optional<Checkpoint> from) {
+                  std::optional<Checkpoint> from, const Team& team) {
   task.model().to(runtime.device);
-  Training training(recipe, task, folder, runtime, std::move(from));  // which frees it: tables are large
+  Training training(recipe, task, folder, runtime, std::move(from),
+                    team);  // which frees it: tables are large
   return training.run();
 }
 
 TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                             std::int64_t steps) {
+                             std::int64_t steps, const Team& team) {
   constexpr std::int64_t kMost = 100;  // a recording holds some thousand events a step
+  if (!team.alone())
+    throw ConfigError("a profile is made of one process; start `stoa train --profile` by itself");
   if (steps < 1 || steps > kMost)
     throw ConfigError(format("a profile of {} steps; from 1 to {} are needed", steps, kMost));
   const std::int64_t all = total_steps(recipe.train, task.train_samples());
@@ -392,7 +439,7 @@ TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, cons
                "`train.steps` higher",
                steps, kProfileWarmUp, kProfileWarmUp + steps, all));
   task.model().to(runtime.device);
-  return Training(recipe, task, folder, runtime, std::nullopt).profile(steps);
+  return Training(recipe, task, folder, runtime, std::nullopt, team).profile(steps);
 }
 
 }  // namespace stoa

@@ -12,6 +12,7 @@
 #include "stoa/train/recipe.h"
 #include "stoa/train/run_folder.h"
 #include "stoa/train/task.h"
+#include "stoa/train/team.h"
 
 namespace stoa {
 
@@ -25,17 +26,18 @@ struct TrainResult {
 
 /// Trains `task` as `recipe` says, from `from` where given, writing into `folder`: per step the learning
 /// rate, forward and backward of each micro-batch (weights of the samples), finite check, clipping, update,
-/// average. Every random choice of step t comes from (seed, t). Evaluates at the end and writes
-/// evaluation.json. Throws Interrupted after a checkpoint when the user asked to stop; Error naming step and
-/// last good checkpoint where the loss or gradient is not finite.
+/// average. Every random choice of step t comes from (seed, t). The processes of `team` each make their part
+/// of the batch; their gradients are added, and so all have the same weights, which rank 0 alone saves.
+/// Evaluates at the end and writes evaluation.json. Throws Interrupted after a checkpoint when the user asked
+/// to stop; Error naming step and last good checkpoint where the loss or gradient is not finite.
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                  std::optional<Checkpoint> from);
+                  std::optional<Checkpoint> from, const Team& team);
 
 /// The first steps of train(), kProfileWarmUp and then `steps` that are recorded, without evaluation and
-/// checkpoint: writes profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100 or the
-/// recipe trains fewer in all.
+/// checkpoint: writes profile/ into `folder`. Throws ConfigError where `steps` is not from 1 to 100, the
+/// recipe trains fewer in all or there are several processes.
 TrainResult profile_training(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
-                             std::int64_t steps);
+                             std::int64_t steps, const Team& team);
 
 /// What `stoa train` and `stoa experiment` ask for.
 struct TrainRequest {

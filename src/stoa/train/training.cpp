@@ -58,31 +58,66 @@ Json run_info(const Recipe& recipe, Task& task, const Runtime& runtime) {
           {"metadata", task.metadata()}};
 }
 
+/// The processes of a recipe, which all must read alike. Those that do not lead only warn.
+Team join(Recipe& recipe) {
+  Team team(recipe.parallel);
+  if (!team.leads()) set_verbosity(Verbosity::kQuiet);
+  team.agree("the recipe", recipe.resolved().dump());
+  return team;
+}
+
+/// Makes sure that all processes have read the same data, and splits what the recipe says.
+void take_part(Task& task, const Team& team) {
+  team.agree("the data", format("{} {}", task.train_samples(), task.metadata().dump()));
+  if (team.splits_sequences()) task.split_sequences(team.split());
+}
+
+/// The folder of a new run: rank 0 makes it, the others read what it holds.
+RunFolder make_folder(const TrainRequest& request, Recipe& recipe, const Team& team) {
+  if (!team.leads()) return RunFolder::open(team.of_leader(""));
+  RunFolder folder = RunFolder::create(
+      request.out.empty() ? free_folder(*request.recipe, recipe, request.profile.has_value()) : request.out,
+      recipe);
+  team.of_leader(fs::absolute(folder.path()).string());
+  return folder;
+}
+
+/// The checkpoint of the step asked for, or the newest that rank 0 finds.
+std::optional<Checkpoint> newest(const CheckpointStore& store, std::optional<std::int64_t> step,
+                                 const Team& team) {
+  if (!step && team.leads())
+    if (const auto steps = store.steps(); !steps.empty()) step = steps.back();
+  const auto agreed = team.of_leader(step ? std::to_string(*step) : "");
+  return agreed.empty() ? std::nullopt : std::optional(store.load(std::stoll(agreed)));
+}
+
 TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   if (!request.recipe) throw ConfigError("nothing to train: a recipe, or a run to go on with, is needed");
   Recipe recipe = read_recipe(*request.recipe, catalog);
   total_steps(recipe.train, 1);  // where no length is set, that is said before the data are opened
   const Runtime runtime = configure_runtime(recipe.runtime);
-  RunFolder folder = RunFolder::create(
-      request.out.empty() ? free_folder(*request.recipe, recipe, request.profile.has_value()) : request.out,
-      recipe);
+  const Team team = join(recipe);
+  RunFolder folder = make_folder(request, recipe, team);
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr, {});
     load_initial(*task, recipe.initial);
-    task->save_files(folder.files());
-    folder.write_info(run_info(recipe, *task, runtime));
+    take_part(*task, team);
+    if (team.leads()) {
+      task->save_files(folder.files());
+      folder.write_info(run_info(recipe, *task, runtime));
+    }
   } catch (...) {
-    folder.abandon();
+    if (team.leads()) folder.abandon();
     throw;
   }
-  log_info(format("{}: {} parameters, {} training samples", folder.path().string(),
-                  thousands(task->describe().parameters()), thousands(task->train_samples())));
+  log_info(format("{}: {} parameters, {} training samples{}", folder.path().string(),
+                  thousands(task->describe().parameters()), thousands(task->train_samples()), team.text()));
   try {
-    return request.profile ? profile_training(recipe, *task, folder, runtime, *request.profile)
-                           : train(recipe, *task, folder, runtime, std::nullopt);
+    return request.profile ? profile_training(recipe, *task, folder, runtime, *request.profile, team)
+                           : train(recipe, *task, folder, runtime, std::nullopt, team);
   } catch (const ConfigError&) {  // what only a first step can find; a mended recipe may use the same folder
-    if (CheckpointStore(folder.checkpoints()).steps().empty()) folder.abandon();
+    if (team.leads() && CheckpointStore(folder.checkpoints()).steps().empty()) folder.abandon();
     throw;
   }
 }
@@ -90,32 +125,32 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
 TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
   std::optional<Recipe> recipe;
   if (request.recipe) recipe = read_recipe(*request.recipe, catalog);
-  RunFolder folder = RunFolder::resume(request.resume, recipe ? &*recipe : nullptr);
-  if (!recipe) recipe = read_recipe(folder.recipe(), catalog);
+  if (!recipe) recipe = read_recipe(RunFolder::open(request.resume).recipe(), catalog);
   const Runtime runtime = configure_runtime(recipe->runtime);
-
-  const CheckpointStore store(folder.checkpoints());
-  const auto steps = store.steps();
-  std::optional<Checkpoint> from;
-  if (request.resume_step)
-    from = store.load(*request.resume_step);
-  else if (!steps.empty())
-    from = store.load(steps.back());
-  log_info(from ? format("{}: going on from step {}", folder.path().string(), thousands(from->step))
-                : format("{} has no checkpoint yet: starting at step 0", folder.path().string()));
+  recipe->parallel = recipe->parallel.refitted(dist::read_place().world);
+  const Team team = join(*recipe);
+  RunFolder folder = team.leads() ? RunFolder::resume(request.resume, request.recipe ? &*recipe : nullptr)
+                                  : RunFolder::open(request.resume);
 
   const Json info = folder.info();
   if (info.contains("exported"))
     throw ConfigError(
         format("{} was exported for use and cannot be trained; go on with the run it came from, {}",
                folder.path().string(), info["exported"].value("from", "")));
+
+  const CheckpointStore store(folder.checkpoints());
+  auto from = newest(store, request.resume_step, team);
+  log_info(from ? format("{}: going on from step {}", folder.path().string(), thousands(from->step))
+                : format("{} has no checkpoint yet: starting at step 0", folder.path().string()));
+
   const auto task = build(*recipe, info.value("metadata", Json()), folder.files());
-  if (info.empty()) {
+  take_part(*task, team);
+  if (info.empty() && team.leads()) {
     task->save_files(folder.files());
     folder.write_info(run_info(*recipe, *task, runtime));
   }
   if (!from) load_initial(*task, recipe->initial);
-  return train(*recipe, *task, folder, runtime, std::move(from));
+  return train(*recipe, *task, folder, runtime, std::move(from), team);
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/base/random.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/train/phase_scope.h"
 
 namespace stoa {
@@ -25,15 +27,23 @@ class Gathered {
     std::vector<at::Tensor> scalars;
     const auto take = [&](const std::string& name, const at::Tensor& value, double share,
                           std::vector<std::string>& names) {
-      scalars.push_back(value.detach().reshape({}).to(result.loss.device(), at::kDouble) * share);
+      scalars.push_back(shared(value.detach().reshape({}).to(result.loss.device(), at::kDouble), share));
       if (!sums_.defined()) names.push_back(name);
     };
     take("loss", result.loss, shares.own, losses_);
     for (const auto& side : result.side.losses) take(side.name, side.value, shares.side, losses_);
     for (const auto& metric : result.metrics) take(metric.name, metric.value, shares.own, metrics_);
+    for (const auto& metric : result.side_metrics) take(metric.name, metric.value, shares.side, metrics_);
     const at::Tensor sums = at::stack(scalars);
     sums_ = sums_.defined() ? sums_ + sums : sums;
     if (statistics) add_statistics(result.side.statistics, shares.side);
+  }
+
+  /// From now on the sums of all processes.
+  void sum_over(dist::Group& partners) {
+    const at::NoGradGuard no_gradients;
+    for (auto& statistic : statistics_) partners.all_reduce(statistic.value);
+    partners.all_reduce(sums_);
   }
 
   BatchOutcome outcome(bool statistics) const {
@@ -52,12 +62,17 @@ class Gathered {
   void add_statistics(const std::vector<nn::NamedTensor>& found, double share) {
     const bool first = statistics_.empty();
     for (std::size_t i = 0; i < found.size(); ++i) {
-      const at::Tensor value = found[i].value.detach().to(at::kDouble) * share;
+      const at::Tensor value = shared(found[i].value.detach().to(at::kDouble), share);
       if (first)
         statistics_.push_back({found[i].name, value});
       else
         statistics_.at(i).value += value;
     }
+  }
+
+  /// The mean over nothing is not a number, but has no share either.
+  static at::Tensor shared(const at::Tensor& value, double share) {
+    return share == 0 ? at::zeros_like(value) : value * share;
   }
 
   /// Six digits are more than a picture shows and keep the log small.
@@ -83,43 +98,71 @@ std::vector<Batch> cut(const Batch& batch, std::int64_t size) {
   return pieces;
 }
 
-void run_piece(Task& task, const Batch& piece, const Shares& shares, const StepContext& context,
-               const Runtime& runtime, bool statistics, Gathered& gathered) {
-  const auto result = [&] {
-    const PhaseScope phase(Phase::kForward);
-    const AutocastScope autocast(runtime);
-    return task.loss(piece.to(runtime.device), context);
-  }();
+LossResult forward(Task& task, const Batch& piece, const StepContext& context, const Runtime& runtime) {
+  const PhaseScope phase(Phase::kForward);
+  const AutocastScope autocast(runtime);
+  return task.loss(piece.to(runtime.device), context);
+}
+
+void backward(const LossResult& result, const Shares& shares) {
   at::Tensor objective = result.loss * shares.own;
   for (const auto& side : result.side.losses) objective = objective + side.value * shares.side;
-  {
-    const PhaseScope phase(Phase::kBackward);
-    objective.backward();
-  }
-  gathered.add(result, shares, statistics);
+  const PhaseScope phase(Phase::kBackward);
+  objective.backward();
 }
+
+/// Weights of the pieces, and of the whole step's batch.
+struct Weights {
+  std::vector<double> own, side;
+  double total = 0, side_total = 0;
+
+  Weights(const Task& task, const std::vector<Batch>& pieces, const StepShare& share,
+          const Runtime& runtime) {
+    for (const auto& piece : pieces) {
+      total += own.emplace_back(task.weight(piece));
+      side_total += side.emplace_back(task.side_weight(piece));
+    }
+    if (share.partners == nullptr) return;
+    const auto totals = at::tensor({total, side_total}, at::kDouble).to(runtime.device);
+    share.partners->all_reduce(totals);
+    total = totals[0].item<double>();
+    side_total = totals[1].item<double>();
+  }
+  Shares shares(std::size_t i) const { return {own[i] / total, side[i] / side_total}; }
+};
 
 }  // namespace
 
 BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
-                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics) {
+                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics,
+                                  const StepShare& share) {
   const auto pieces = cut(batch, micro_batch_size);
-  std::vector<double> weights, side_weights;
-  double total = 0, side_total = 0;
-  for (const auto& piece : pieces) {
-    total += weights.emplace_back(task.weight(piece));
-    side_total += side_weights.emplace_back(task.side_weight(piece));
-  }
-  if (!(total > 0))
+  const Weights weights(task, pieces, share, runtime);
+  if (!(weights.total > 0))
     throw DataError(format(
         "step {}: the batch has nothing to learn from (its weight is {}); check the data, or take larger "
         "batches",
-        context.step + 1, total));
-  Gathered gathered;
+        context.step + 1, weights.total));
+  std::vector<std::size_t> heavy;  // pieces with something to learn from
   for (std::size_t i = 0; i < pieces.size(); ++i)
-    if (weights[i] > 0)
-      run_piece(task, pieces[i], {weights[i] / total, side_weights[i] / side_total}, context, runtime,
-                statistics, gathered);
+    if (weights.own[i] > 0 || share.splits_sequences) heavy.push_back(i);
+  Gathered gathered;
+  const auto run = [&](std::size_t i, bool learn) {
+    const auto first = share.first_sample + static_cast<std::int64_t>(i) * micro_batch_size;
+    at::manual_seed(mix_seed({share.seed, static_cast<std::uint64_t>(first)}));
+    const ops::BatchPartScope part({first, share.seed});
+    const at::AutoGradMode record(learn);
+    const auto result = forward(task, pieces[i], context, runtime);
+    if (learn) backward(result, weights.shares(i));
+    gathered.add(result, learn ? weights.shares(i) : Shares{0, 0}, statistics);
+  };
+  for (const auto i : heavy) {
+    if (share.buckets != nullptr && i == heavy.back()) share.buckets->arm();
+    run(i, true);
+  }
+  if (heavy.empty()) run(0, false);  // only to know what the other processes report
+  if (share.buckets != nullptr) share.buckets->finish();
+  if (share.partners != nullptr) gathered.sum_over(*share.partners);
   return gathered.outcome(statistics);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "stoa/base/json.h"
+#include "stoa/dist/gradient_buckets.h"
 #include "stoa/tensor/runtime.h"
 #include "stoa/train/task.h"
 
@@ -24,11 +25,22 @@ struct BatchOutcome {
   Json statistics;  ///< of the model, as nested arrays; null where they were not asked for
 };
 
+/// What a process has of a step, and with whom it makes it.
+struct StepShare {
+  std::int64_t first_sample = 0;             ///< of the batch at hand in that of the whole step
+  std::uint64_t seed = 0;                    ///< of the step's random choices
+  dist::Group* partners = nullptr;           ///< the processes with the other parts; null for none
+  dist::GradientBuckets* buckets = nullptr;  ///< sums their gradients
+  bool splits_sequences = false;  ///< they meet within forward and backward passes: none may skip one
+};
+
 /// Forward and backward of a batch, in micro-batches of `micro_batch_size` samples (0: the whole batch). Adds
 /// to the gradients those of the batch's mean loss plus side losses: micro-batches count by their weight, so
-/// that it does not matter how a batch is cut. Throws DataError where the batch weighs nothing.
+/// that it does not matter how a batch is cut, nor whether other processes have parts of it. Throws DataError
+/// where the batch weighs nothing.
 BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
-                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics);
+                                  std::int64_t micro_batch_size, const Runtime& runtime, bool statistics,
+                                  const StepShare& share = {});
 
 /// Running means of what steps report, for a line of the log. Saved in checkpoints, so that the line after a
 /// resume covers the same steps as it would have.

@@ -126,7 +126,7 @@ std::unique_ptr<BatchSource> train_image_batches(std::shared_ptr<const ImageData
   // has.
   const auto partners = std::make_shared<EpochOrders>(size, mix_seed({plan.seed, kPartnerOrder}));
   const bool mixes = options.augment.mixup > 0 || options.augment.cutmix > 0;
-  return shuffled_batches(size, plan, [=](const std::vector<SampleKey>& keys, std::uint64_t) {
+  return shuffled_batches(size, plan, [=](const std::vector<SampleKey>& keys) {
     const auto count = static_cast<std::int64_t>(keys.size());
     Batch batch{{}, count};
     at::Tensor images = reader->images(count), labels = at::empty({count}, at::kLong);
@@ -155,7 +155,7 @@ std::unique_ptr<BatchSource> test_image_batches(std::shared_ptr<const ImageDatas
   check_dataset(dataset, options);
   const std::int64_t size = dataset->size();
   const auto reader = std::make_shared<const Reader>(std::move(dataset), options);
-  return ordered_batches(size, plan, [=](const std::vector<SampleKey>& keys, std::uint64_t) {
+  return ordered_batches(size, plan, [=](const std::vector<SampleKey>& keys) {
     const auto count = static_cast<std::int64_t>(keys.size());
     at::Tensor images = reader->images(count), labels = at::empty({count}, at::kLong);
     at::Tensor index = at::empty({count}, at::kLong);

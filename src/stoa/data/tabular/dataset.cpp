@@ -152,12 +152,11 @@ std::unique_ptr<BatchSource> test_tabular_batches(std::shared_ptr<const TabularD
                                                   const BatchPlan& plan) {
   check_dataset(dataset);
   const std::int64_t size = dataset->size();
-  return ordered_batches(size, plan,
-                         [dataset = std::move(dataset)](const std::vector<SampleKey>& keys, std::uint64_t) {
-                           std::vector<std::int64_t> numbers;
-                           for (const SampleKey& key : keys) numbers.push_back(key.index);
-                           return dataset->rows(numbers);
-                         });
+  return ordered_batches(size, plan, [dataset = std::move(dataset)](const std::vector<SampleKey>& keys) {
+    std::vector<std::int64_t> numbers;
+    for (const SampleKey& key : keys) numbers.push_back(key.index);
+    return dataset->rows(numbers);
+  });
 }
 
 }  // namespace stoa

@@ -100,10 +100,9 @@ Batch TextSamples::batch(const std::vector<SampleKey>& keys, std::uint64_t run_s
 
 std::unique_ptr<BatchSource> train_text_batches(std::shared_ptr<const TextSamples> samples,
                                                 const BatchPlan& plan) {
-  return shuffled_batches(samples->size(), plan,
-                          [samples, seed = plan.seed](const std::vector<SampleKey>& keys, std::uint64_t) {
-                            return samples->batch(keys, seed);
-                          });
+  return shuffled_batches(
+      samples->size(), plan,
+      [samples, seed = plan.seed](const std::vector<SampleKey>& keys) { return samples->batch(keys, seed); });
 }
 
 std::unique_ptr<BatchSource> train_text_batches(std::shared_ptr<const TextDataset> dataset,
@@ -113,9 +112,8 @@ std::unique_ptr<BatchSource> train_text_batches(std::shared_ptr<const TextDatase
 
 std::unique_ptr<BatchSource> eval_text_batches(std::shared_ptr<const TextSamples> samples, BatchPlan plan) {
   plan.seed = 0;
-  return ordered_batches(samples->size(), plan, [samples](const std::vector<SampleKey>& keys, std::uint64_t) {
-    return samples->batch(keys, 0);
-  });
+  return ordered_batches(samples->size(), plan,
+                         [samples](const std::vector<SampleKey>& keys) { return samples->batch(keys, 0); });
 }
 
 std::unique_ptr<BatchSource> eval_text_batches(std::shared_ptr<const TextDataset> dataset,

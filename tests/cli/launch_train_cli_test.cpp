@@ -1,0 +1,173 @@
+// Runs that several processes make together, as a user starts them.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "stoa/base/files.h"
+#include "stoa/base/format.h"
+#include "support/process_state.h"
+#include "support/program.h"
+#include "support/thrown.h"
+
+namespace stoa::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A causal model of bytes of a made-up text.
+void write_recipe(const fs::path& folder) {
+  std::string text;
+  for (int i = 0; i < 900; ++i) text += format("{} and {}, then {}.\n", i % 17, i * 7 % 23, i * i % 29);
+  write_file_atomically(folder / "text.txt", text);
+  write_file_atomically(folder / "bytes.toml", format(R"(title = "bytes"
+[task]
+name = "causal_text"
+[data]
+train = ["{0}"]
+eval = ["{0}"]
+tokenizer = "bytes"
+sentences = "whole"
+length = 16
+[model]
+name = "text_transformer"
+preset = "gpt2"
+dim = 16
+depth = 1
+heads = 2
+mlp_dim = 32
+positions = 16
+dropout = 0.1
+attention_dropout = 0.1
+[train]
+steps = 600
+batch_size = 8
+workers = 1
+[checkpoint]
+every = 50
+[runtime]
+threads = 1
+precision = "fp32"
+)",
+                                                      (folder / "text.txt").string()));
+}
+
+Ended train(const TempDir& folder, const std::string& out, std::vector<std::string> launch,
+            const std::vector<std::string>& more = {}) {
+  launch.insert(launch.end(), {"train", "bytes.toml", "--out", out, "-q"});
+  launch.insert(launch.end(), more.begin(), more.end());
+  return run_stoa(launch, folder.path());
+}
+
+double loss_of(const Ended& ended) {
+  return json_of(ended).at("metrics").at("loss").get<double>();
+}
+
+/// The process of a rank that a launcher started.
+int process_of(const fs::path& out, const std::string& rank) {
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    std::ifstream variables(entry.path() / "environ"), words(entry.path() / "cmdline");
+    const std::string seen((std::istreambuf_iterator<char>(variables)), {});
+    const std::string command((std::istreambuf_iterator<char>(words)), {});
+    const bool is_rank = seen.find(std::string(1, '\0') + "RANK=" + rank + '\0') != std::string::npos;
+    if (is_rank && command.find(out.string()) != std::string::npos) return std::stoi(entry.path().filename());
+  }
+  return 0;
+}
+
+TEST(LaunchTrain, EndsWhereOneProcessDoesHoweverTheWorkIsShared) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  const auto alone = train(folder, "one", {}, {"--json", "--set", "train.steps=30"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.errors;
+  for (const std::string split : {"parallel.data=2", "parallel.sequence=2"}) {
+    const auto together = train(folder, split, {"launch", "-n", "2", "--"},
+                                {"--json", "--set", "train.steps=30", "--set", split});
+    ASSERT_EQ(together.exit_code, 0) << together.errors;
+    EXPECT_NEAR(loss_of(together), loss_of(alone), 1e-4) << split;
+    const auto read = run_stoa({"eval", split, "--json", "-q"}, folder.path());  // by one process
+    ASSERT_EQ(read.exit_code, 0) << read.errors;
+    EXPECT_NEAR(loss_of(read), loss_of(together), 1e-5) << split;
+  }
+}
+
+TEST(LaunchTrain, ARankThatIsKilledChangesNothingInTheEnd) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  ASSERT_EQ(train(folder, "undisturbed", {"launch", "-n", "2", "--"}).exit_code, 0);
+  const fs::path out = folder / "killed";
+  RunningProgram launcher(stoa({"launch", "-n", "2", "--restarts", "2", "--", "train", "bytes.toml", "--out",
+                                out.string(), "--or-resume"}),
+                          folder.path());
+  ASSERT_TRUE(launcher.wait_until([&] { return fs::exists(out / "checkpoints/step-150"); }))
+      << launcher.errors();
+  const int victim = process_of(out, "1");
+  ASSERT_GT(victim, 0);
+  ::kill(victim, SIGKILL);
+  const auto ended = launcher.wait();
+  EXPECT_EQ(ended.exit_code, 0) << ended.errors;
+  STOA_EXPECT_CONTAINS(ended.errors, "restart 1 of 2");
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"})
+    EXPECT_EQ(read_file(out / "checkpoints/step-600" / file),
+              read_file(folder / "undisturbed/checkpoints/step-600" / file))
+        << file;
+}
+
+TEST(LaunchTrain, ARunOfTwoGoesOnAsOne) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  const auto set = std::vector<std::string>{"--set", "train.steps=100", "--set", "parallel.sequence=2"};
+  ASSERT_EQ(train(folder, "run", {"launch", "-n", "2", "--"}, set).exit_code, 0);
+  const auto whole = read_json(folder / "run/evaluation.json");
+  const auto resumed = run_stoa({"train", "--resume", "run", "--step", "50", "-q"}, folder.path());
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.errors;
+  EXPECT_NEAR(read_json(folder / "run/evaluation.json")["metrics"]["loss"].get<double>(),
+              whole["metrics"]["loss"].get<double>(), 1e-4);
+}
+
+TEST(LaunchTrain, ANumberOfProcessesThatDoesNotFitIsRefused) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  const auto ended = train(folder, "run", {"launch", "-n", "3", "--"}, {"--set", "parallel.sequence=2"});
+  EXPECT_EQ(ended.exit_code, 2);
+  STOA_EXPECT_CONTAINS(ended.errors, "3 processes run, but [parallel] asks for");
+  EXPECT_FALSE(fs::exists(folder / "run"));
+}
+
+TEST(LaunchTrain, ModelsWithoutSequencesRefuseToSplitThem) {
+  const TempDir folder;
+  write_tiny_recipe(folder / "tiny.toml");
+  const auto ended = run_stoa(
+      {"launch", "-n", "2", "--", "train", "tiny.toml", "--out", "run", "-q", "--set", "parallel.sequence=2"},
+      folder.path());
+  EXPECT_EQ(ended.exit_code, 2);
+  STOA_EXPECT_CONTAINS(ended.errors, "no sequences that can be split");
+  EXPECT_FALSE(fs::exists(folder / "run"));
+}
+
+TEST(DoctorDistributed, MeasuresEveryKindOfGroup) {
+  const TempDir folder;
+  const auto ended =
+      run_stoa({"launch", "-n", "4", "--", "doctor", "--distributed", "--sequence", "2", "--json", "-q"},
+               folder.path());
+  ASSERT_EQ(ended.exit_code, 0) << ended.errors;
+  const Json found = json_of(ended);
+  ASSERT_TRUE(found.is_object()) << ended.output;
+  EXPECT_EQ(found["processes"], 4);
+  std::vector<std::string> names;
+  for (const auto& group : found["groups"]) {
+    names.push_back(group["name"]);
+    EXPECT_GT(group["latency_us"].get<double>(), 0);
+    EXPECT_GT(group["exchange_gb_per_s"].get<double>(), 0);
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"world", "data", "sequence"}));
+}
+
+TEST(DoctorDistributed, NeedsSeveralProcesses) {
+  const auto ended = run_stoa({"doctor", "--distributed"});
+  EXPECT_EQ(ended.exit_code, 2);
+  STOA_EXPECT_CONTAINS(ended.errors, "stoa launch -n 4 -- doctor --distributed");
+}
+
+}  // namespace
+}  // namespace stoa::test
