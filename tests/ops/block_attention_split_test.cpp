@@ -128,12 +128,13 @@ TEST_P(BlockAttentionSplit, BySamplesAndHeadsIsTheWhole) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BlockAttentionSplit,
-                         ::testing::Values(AttentionProblem{2, 130, 200, 4, 2, 16, ""},
-                                           AttentionProblem{2, 130, 200, 2, 1, 16, "causal"},
-                                           AttentionProblem{2, 130, 200, 4, 2, 9,
-                                                            "causal shuffled documents padding"},
-                                           AttentionProblem{2, 130, 200, 4, 2, 16, "causal shuffled", 0.3}));
+INSTANTIATE_TEST_SUITE_P(
+    All, BlockAttentionSplit,
+    ::testing::Values(AttentionProblem{2, 130, 200, 4, 2, 16, ""},
+                      AttentionProblem{2, 130, 200, 2, 1, 16, "causal"},
+                      AttentionProblem{2, 130, 200, 4, 2, 9, "causal shuffled documents padding"},
+                      AttentionProblem{2, 130, 200, 4, 2, 16, "causal shuffled", 0.3},
+                      AttentionProblem{2, 130, 200, 2, 1, 64, "causal", 0, /*spread=*/3}));
 
 // ---- merging
 
@@ -202,6 +203,27 @@ TEST(BlockAttentionUpdate, BlocksInWhichNothingIsSeenChangeNothing) {
     const auto before = state.out.clone();
     block_attention_update(state, given[0], given[1], given[2], hidden);
     expect_close({state.out}, {before}, 1e-6);
+  }
+}
+
+// Scores that are small enough are exponentiated without a look for the largest; here small and large ones
+// meet.
+TEST(BlockAttentionUpdate, BearsBlocksOfSmallAndOfLargeScores) {
+  AttentionProblem problem{1, 70, 200, 1, 1, 64, ""};
+  for (const auto type : {at::kFloat, at::kDouble}) {
+    auto given = problem.tensors(type);
+    given[1].slice(1, 40, 100).mul_(5);
+    given[0].slice(1, 0, 20).mul_(0.1);
+    const auto wanted = block_attention_reference(given[0].to(at::kDouble), given[1].to(at::kDouble),
+                                                  given[2].to(at::kDouble));
+    for (const bool backwards : {false, true}) {
+      auto state = no_attention(given[0]);
+      for_each_part({40, 60, 100}, backwards, [&](std::int64_t key, std::int64_t end) {
+        block_attention_update(state, given[0], given[1].slice(1, key, end), given[2].slice(1, key, end));
+      });
+      expect_close(in_double({state.out, state.log_sum}), {wanted.out, wanted.log_sum},
+                   type == at::kFloat ? 5e-5 : 1e-12);
+    }
   }
 }
 

@@ -44,7 +44,8 @@ INSTANTIATE_TEST_SUITE_P(
                       AttentionProblem{2, 130, 300, 2, 2, 7, "documents"},
                       AttentionProblem{3, 70, 150, 2, 1, 12, "padding", 0.1},
                       AttentionProblem{2, 257, 65, 6, 2, 16, "causal shuffled documents padding", 0.5},
-                      AttentionProblem{1, 1100, 1300, 1, 1, 8, "causal"}));
+                      AttentionProblem{1, 1100, 1300, 1, 1, 8, "causal"},
+                      AttentionProblem{1, 130, 300, 2, 1, 64, "causal", 0.2, /*spread=*/3}));
 
 TEST(BlockAttentionSimd, EveryLevelEqualsTheReference) {
   const AttentionProblem problem{1, 100, 330, 2, 1, 24, "causal shuffled padding", 0.2};

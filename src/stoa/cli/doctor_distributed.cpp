@@ -63,10 +63,15 @@ void examine_processes(const Program& program, const dist::ParallelOptions& opti
   world_options.timeout_s = options.timeout;
   const auto world = dist::World::join(place, world_options);
   const dist::Mesh mesh(*world, options);
-  std::vector<GroupSpeed> speeds = {measure(mesh.world(), mesh.world())};
-  for (const auto kind : dist::kGroupKinds)
-    if (mesh.group(kind).size() > 1 && mesh.group(kind).size() < world->size())
-      speeds.push_back(measure(mesh.world(), mesh.group(kind)));
+  // kinds of one rank, or of the same ranks as another kind, tell nothing
+  std::vector<dist::Group*> groups_seen = {&mesh.world()};
+  for (const auto kind : dist::kGroupKinds) {
+    auto& group = mesh.group(kind);
+    const auto same = [&](const dist::Group* other) { return other->ranks() == group.ranks(); };
+    if (group.size() > 1 && std::ranges::none_of(groups_seen, same)) groups_seen.push_back(&group);
+  }
+  std::vector<GroupSpeed> speeds;
+  for (auto* const group : groups_seen) speeds.push_back(measure(mesh.world(), *group));
   if (world->rank() != 0) return;
   Json groups = Json::array();
   std::vector<std::vector<std::string>> rows = {

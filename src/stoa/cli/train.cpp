@@ -7,6 +7,7 @@
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
 #include "stoa/cli/recipe_file.h"
+#include "stoa/dist/environment.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/trainer.h"
 
@@ -73,6 +74,7 @@ void train_command(const Program& program, const TrainArguments& arguments) {
                         profile_text(*result.profile), (result.run / "profile" / "profile.txt").string()));
     return;
   }
+  if (dist::read_place().rank != 0) return;  // rank 0 speaks for all
   const Json json = {
       {"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
   print_result(

@@ -145,7 +145,9 @@ bool read_torch(const Variables& variables, ProcessPlace& place) {
   }
   place.store_is_served = variables.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   place.attempt = variables.number("TORCHELASTIC_RESTART_COUNT", 0, kMaxInt).value_or(0);
-  place.launcher = variables.has("TORCHELASTIC_RUN_ID") ? "torchrun" : "environment";
+  place.launcher = variables.has("TORCHELASTIC_RUN_ID")          ? "torchrun"
+                   : variables.has("TORCHELASTIC_RESTART_COUNT") ? "stoa launch"
+                                                                 : "RANK and WORLD_SIZE";
   return true;
 }
 
