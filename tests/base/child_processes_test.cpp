@@ -1,12 +1,15 @@
 #include "stoa/base/child_processes.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "stoa/base/errors.h"
@@ -75,14 +78,17 @@ TEST(ChildProcesses, EndWellWhereAllDo) {
 }
 
 TEST(ChildProcesses, TheEnvironmentIsTheirsAndOtherwiseThisOne) {
-  const TempDir folder;
   ::setenv("STOA_TEST_KEPT", "kept", 1);
   ::setenv("STOA_TEST_CHANGED", "before", 1);
-  ChildCommand command =
-      shell("echo $STOA_TEST_KEPT $STOA_TEST_CHANGED $STOA_TEST_NEW > " + (folder / "seen").string());
-  command.environment = {{"STOA_TEST_CHANGED", "after"}, {"STOA_TEST_NEW", "new"}};
-  run_children({command}, kPatient);
-  EXPECT_EQ(read_file(folder / "seen"), "kept after new\n");
+  testing::internal::CaptureStdout();
+  run_children({{{"env"}, {{"STOA_TEST_CHANGED", "after"}, {"STOA_TEST_NEW", "new"}}, ""}}, kPatient);
+  std::istringstream lines(testing::internal::GetCapturedStdout());
+  std::multiset<std::string> seen;
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("STOA_TEST_")) seen.insert(line);
+  const std::multiset<std::string> expected = {"STOA_TEST_CHANGED=after", "STOA_TEST_KEPT=kept",
+                                               "STOA_TEST_NEW=new"};
+  EXPECT_EQ(seen, expected);
 }
 
 TEST(ChildProcesses, WithoutPrefixHaveTheOutputsOfThisProcess) {
@@ -100,8 +106,16 @@ TEST(ChildProcesses, WithPrefixWriteBothOutputsToStandardError) {
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
 }
 
-TEST(ChildProcesses, WithPrefixReadNothing) {
+TEST(ChildProcesses, OnlyWithoutPrefixReadTheInputOfThisProcess) {
+  const TempDir folder;
+  write_file_atomically(folder / "input", "input\n");
+  const int before = ::dup(STDIN_FILENO), input = ::open((folder / "input").c_str(), O_RDONLY);
+  ::dup2(input, STDIN_FILENO);
   EXPECT_EQ(errors_of({shell("cat; echo done", "[1] ")}), "[1] done\n");
+  EXPECT_EQ(errors_of({shell("cat >&2")}), "input\n");
+  ::dup2(before, STDIN_FILENO);
+  ::close(before);
+  ::close(input);
 }
 
 TEST(ChildProcesses, LinesOfManyStayWhole) {
