@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 int main(int argc, char** argv) {
+  // a process of support/processes.h knows what to run; the command line is that of its test program
+  if (std::getenv("STOA_TEST_BODY") != nullptr) argc = 1;
   ::testing::InitGoogleTest(&argc, argv);
   const int result = RUN_ALL_TESTS();
   const auto& unit = *::testing::UnitTest::GetInstance();

@@ -2,12 +2,15 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <string>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/dist/errors.h"
+#include "stoa/dist/free_port.h"
 #include "stoa/dist/mesh.h"
 #include "support/processes.h"
 #include "support/thrown.h"
@@ -164,8 +167,7 @@ TEST(World, SaysThatThePortIsInUse) {
 }
 
 TEST(World, SaysThatNobodyAnswers) {
-  const ProcessPlace place{
-      .rank = 1, .world = 2, .local_rank = 1, .local_world = 2, .port = test::free_port()};
+  const ProcessPlace place{.rank = 1, .world = 2, .local_rank = 1, .local_world = 2, .port = free_port()};
   const auto message = test::thrown<DistributedError>([&] { World::join(place, {.timeout_s = 1}); });
   STOA_EXPECT_CONTAINS(message, "rank 1: joining 2 processes");
   STOA_EXPECT_CONTAINS(message,

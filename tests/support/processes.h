@@ -1,8 +1,8 @@
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -11,19 +11,23 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "stoa/dist/free_port.h"
 #include "support/temp_dir.h"
 
-// Tests that run in several real processes, each this test program again, at one body:
+// Tests that run in several real processes, each this test program from its start, at one body:
 //
 //     STOA_PROCESS_TEST(Group, SumsOverAllRanks, 1, 2, 5) {  // with 1, with 2 and with 5 processes
 //       auto world = stoa::dist::World::join(stoa::dist::read_place());
@@ -51,51 +55,128 @@ struct ProcessOptions {
   std::map<std::string, std::string> environment{};  ///< variables set besides
 };
 
-/// A port of 127.0.0.1 that is free now.
-inline int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  auto* const at = reinterpret_cast<sockaddr*>(&address);
-  const bool found =
-      socket >= 0 && ::bind(socket, at, length) == 0 && ::getsockname(socket, at, &length) == 0;
-  if (socket >= 0) ::close(socket);
-  if (!found) throw std::runtime_error("no free port");
-  return ntohs(address.sin_port);
-}
+/// A copy of this program from before main() and its first thread. It forks the processes of tests, which so
+/// have LibTorch loaded already: loading it takes longer than most tests.
+class Nursery {
+ public:
+  static Nursery& get() {
+    static Nursery nursery;
+    return nursery;
+  }
+
+  /// The new process's id, a child of this one. It writes to `output` and has no variables but these.
+  pid_t start(const std::string& body, const std::vector<std::string>& environment, int output) {
+    std::string text = body;
+    for (const auto& variable : environment) text += '\0' + variable;
+    iovec data{text.data(), text.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof output)] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    auto* const descriptor = CMSG_FIRSTHDR(&message);
+    descriptor->cmsg_level = SOL_SOCKET;
+    descriptor->cmsg_type = SCM_RIGHTS;
+    descriptor->cmsg_len = CMSG_LEN(sizeof output);
+    std::memcpy(CMSG_DATA(descriptor), &output, sizeof output);
+    pid_t child = 0;
+    if (::sendmsg(socket_, &message, 0) < 0 || ::recv(socket_, &child, sizeof child, 0) != sizeof child ||
+        child <= 0)
+      throw std::runtime_error("cannot start a process");
+    return child;
+  }
+
+ private:
+  Nursery() {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+      throw std::runtime_error("no socket");
+    const pid_t test = ::getpid();
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // the nursery's grandchildren become this process's children
+    const pid_t nursery = ::fork();
+    socket_ = ends[nursery == 0 ? 1 : 0];
+    ::close(ends[nursery == 0 ? 0 : 1]);
+    if (nursery == 0) serve(test);
+  }
+
+  /// Returns in the processes that it starts only.
+  void serve(pid_t test) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != test) ::_exit(127);
+    std::vector<char> text(1 << 20);
+    while (true) {
+      iovec data{text.data(), text.size()};
+      alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+      msghdr message{};
+      message.msg_iov = &data;
+      message.msg_iovlen = 1;
+      message.msg_control = control;
+      message.msg_controllen = sizeof control;
+      const ssize_t size = ::recvmsg(socket_, &message, 0);
+      if (size <= 0) ::_exit(0);  // the test program has ended
+      int output = -1;
+      std::memcpy(&output, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof output);
+      const pid_t between = ::fork();
+      if (between == 0) {
+        const pid_t child = ::fork();
+        if (child != 0) {
+          ::send(socket_, &child, sizeof child, 0);
+          ::_exit(0);
+        }
+        become(std::string(text.data(), static_cast<std::size_t>(size)), output, test);
+        return;
+      }
+      ::close(output);
+      ::waitpid(between, nullptr, 0);
+    }
+  }
+
+  /// Turns this process into one that runs a body: main() and Google Test come next.
+  void become(const std::string& text, int output, pid_t test) {
+    while (::getppid() != test) ::usleep(100);  // until the process between has ended
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != test) ::_exit(127);
+    ::setpgid(0, 0);
+    ::dup2(output, STDOUT_FILENO);
+    ::dup2(output, STDERR_FILENO);
+    ::close(output);
+    ::close(socket_);
+    ::clearenv();
+    const std::size_t end = text.find('\0');
+    for (std::size_t at = end; at != std::string::npos;) {
+      const std::size_t next = text.find('\0', at + 1), equal = text.find('=', at);
+      ::setenv(text.substr(at + 1, equal - at - 1).c_str(), text.substr(equal + 1, next - equal - 1).c_str(),
+               1);
+      at = next;
+    }
+    // Google Test may have read its variables already, or be about to
+    const std::string filter = "Process.DISABLED_" + text.substr(0, end);
+    ::setenv("STOA_TEST_BODY", "1", 1);  // for main()
+    ::setenv("GTEST_FILTER", filter.c_str(), 1);
+    ::setenv("GTEST_ALSO_RUN_DISABLED_TESTS", "1", 1);
+    ::setenv("GTEST_COLOR", "no", 1);
+    GTEST_FLAG_SET(filter, filter);
+    GTEST_FLAG_SET(also_run_disabled_tests, true);
+    GTEST_FLAG_SET(color, "no");
+    if (const char* threads = std::getenv("OMP_NUM_THREADS")) at::set_num_threads(std::atoi(threads));
+  }
+
+  int socket_ = -1;
+};
+
+/// Before main(), and so before the first thread.
+inline const Nursery& nursery = Nursery::get();
 
 /// One of the processes. Killed, with all it started, where it still runs at the end.
 class TestProcess {
  public:
-  TestProcess(const std::string& body, std::vector<std::string> environment) {
+  TestProcess(const std::string& body, const std::vector<std::string>& environment) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
-    std::vector<std::string> words{"/proc/self/exe", "--gtest_filter=Process.DISABLED_" + body,
-                                   "--gtest_also_run_disabled_tests", "--gtest_color=no"};
-    std::vector<char*> arguments, variables;
-    for (auto& word : words) arguments.push_back(word.data());
-    for (auto& variable : environment) variables.push_back(variable.data());
-    arguments.push_back(nullptr);
-    variables.push_back(nullptr);
-    const pid_t parent = ::getpid();
-    pid_ = ::fork();
-    if (pid_ == 0) {  // until exec nothing but system calls: LibTorch's threads are not here
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (::getppid() != parent) ::_exit(127);
-      ::setpgid(0, 0);
-      ::dup2(ends[1], STDOUT_FILENO);
-      ::dup2(ends[1], STDERR_FILENO);
-      ::execve(arguments[0], arguments.data(), variables.data());
-      ::_exit(127);
-    }
-    ::close(ends[1]);
     output_ = ends[0];
-    if (pid_ < 0) {
-      ::close(output_);
-      throw std::runtime_error("cannot start a process");
-    }
+    pid_ = Nursery::get().start(body, environment, ends[1]);
+    ::close(ends[1]);
     ::setpgid(pid_, pid_);  // whoever comes first
     ::fcntl(output_, F_SETFL, O_NONBLOCK);
   }
@@ -150,6 +231,24 @@ inline std::vector<std::string> process_environment(const std::map<std::string, 
   return environment;
 }
 
+/// Waits until a process listens at the port of 127.0.0.1, a third of a second at most: who asks there too
+/// early comes again after a second only.
+inline void wait_for_listener(int port) {
+  char wanted[16];
+  std::snprintf(wanted, sizeof wanted, ":%04X", static_cast<unsigned>(port));
+  for (int tries = 0; tries < 33; ++tries) {
+    for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+      std::ifstream lines(table);
+      std::string number, local, remote, state;
+      for (std::string line; std::getline(lines, line);)
+        if (std::istringstream(line) >> number >> local >> remote >> state && local.ends_with(wanted) &&
+            state == "0A")
+          return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
 /// Runs a body in `world` processes at once, with the variables of a launcher, and waits for all of them. A
 /// body that fails an EXPECT or throws ends with code 1.
 inline std::vector<ProcessResult> run_processes(const std::string& body, int world,
@@ -158,7 +257,8 @@ inline std::vector<ProcessResult> run_processes(const std::string& body, int wor
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   const TempDir folder;
-  const std::string port = std::to_string(free_port()), size = std::to_string(world);
+  const int free = dist::free_port();
+  const std::string port = std::to_string(free), size = std::to_string(world);
   std::vector<std::unique_ptr<TestProcess>> processes;
   for (int rank = 0; rank < world; ++rank) {
     std::map<std::string, std::string> variables{
@@ -167,6 +267,7 @@ inline std::vector<ProcessResult> run_processes(const std::string& body, int wor
         {"OMP_NUM_THREADS", "1"},       {"STOA_TEST_MEETING", folder.path()}};
     for (const auto& [name, value] : options.environment) variables[name] = value;
     processes.push_back(std::make_unique<TestProcess>(body, process_environment(variables)));
+    if (rank == 0 && world > 1) wait_for_listener(free);
   }
   std::vector<ProcessResult> results(processes.size());
   for (std::size_t running = processes.size(); running > 0;) {

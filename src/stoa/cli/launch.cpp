@@ -1,13 +1,7 @@
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 
@@ -17,6 +11,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/dist/free_port.h"
 #include "stoa/tensor/runtime.h"
 
 namespace fs = std::filesystem;
@@ -129,25 +124,9 @@ Launch launch_of(const LaunchArguments& arguments, const std::vector<std::string
   return launch;
 }
 
-/// A port that no process of this machine listens on.
-int free_port() {
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  socklen_t size = sizeof address;
-  auto* const any = reinterpret_cast<sockaddr*>(&address);
-  const bool found = socket >= 0 && ::bind(socket, any, size) == 0 && ::getsockname(socket, any, &size) == 0;
-  const int error = errno;
-  if (socket >= 0) ::close(socket);
-  if (!found)
-    throw IoError(
-        format("no free port was found: {}; name one with --master 127.0.0.1:PORT", std::strerror(error)));
-  return ntohs(address.sin_port);
-}
-
 /// The processes of this machine, with what torchrun tells its own in the environment.
 std::vector<ChildCommand> ranks(const Launch& launch, std::int64_t restart) {
-  const Address master = launch.master ? *launch.master : Address{"127.0.0.1", free_port()};
+  const Address master = launch.master ? *launch.master : Address{"127.0.0.1", dist::free_port()};
   std::vector<ChildCommand> commands;
   for (std::int64_t local = 0; local < launch.processes; ++local) {
     const std::int64_t rank = launch.node * launch.processes + local;

@@ -55,12 +55,12 @@ class QuietScope {
   const int before_ = FLAGS_caffe2_log_level;
 };
 
-/// Tells the others that this process has come to `key`, and waits until `count` have, `seconds` at most.
-/// Throws nothing: it is for farewells.
+/// Tells the others that this process has come to `key`, and waits until `count` have, `seconds` at most; a
+/// count of 0 only waits for those who tell. Throws nothing: it is for farewells.
 void meet(c10d::Store& store, const std::string& key, int count, double seconds, bool waits) noexcept {
   const QuietScope quiet;
   try {
-    if (store.add(key, 1) == count) store.set(key + "/all", std::string("1"));
+    if (count > 0 && store.add(key, 1) == count) store.set(key + "/all", std::string("1"));
     if (waits) store.wait({key + "/all"}, milliseconds(seconds));
   } catch (const std::exception&) {
   }
