@@ -20,11 +20,17 @@ class Export : public ::testing::Test {
     return RunningProgram(command, folder).wait();
   }
   void SetUp() override {
-    const auto ended = stoa(
-        {"train", STOA_SOURCE_DIR "/recipes/cow_clip/zipf.toml", "--out", "run", "--set", "train.steps=200",
-         "--set", "train.epochs=0", "--set", "data.zipf.ids=200", "--set", "data.zipf.train_rows=20000",
-         "--set", "data.zipf.test_rows=5000", "--set", "train.eval_every=0", "--set", "runtime.threads=1"},
-        dir_.path());
+    const auto ended = stoa({"train", STOA_SOURCE_DIR "/recipes/cow_clip/zipf.toml",
+                             "--out", "run",
+                             "--set", "comparison.factors=[]",
+                             "--set", "train.steps=200",
+                             "--set", "train.epochs=0",
+                             "--set", "data.zipf.ids=200",
+                             "--set", "data.zipf.train_rows=20000",
+                             "--set", "data.zipf.test_rows=5000",
+                             "--set", "train.eval_every=0",
+                             "--set", "runtime.threads=1"},
+                            dir_.path());
     ASSERT_EQ(ended.exit_code, 0) << ended.errors;
   }
   TempDir dir_;

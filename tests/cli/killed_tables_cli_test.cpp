@@ -29,8 +29,8 @@ class KilledTables : public ::testing::TestWithParam<std::string> {
   std::vector<std::string> into(const std::string& run) const {
     std::vector<std::string> command = {"train", STOA_SOURCE_DIR "/recipes/cow_clip/zipf.toml", "--out", run};
     for (const std::string& set : std::vector<std::string>{
-             "train.epochs=0", "train.steps=600", "train.batch_size=64", "train.eval_every=150",
-             "train.log_every=7", "data.zipf.ids=2000", "data.zipf.train_rows=20000",
+             "comparison.factors=[]", "train.epochs=0", "train.steps=600", "train.batch_size=64",
+             "train.eval_every=150", "train.log_every=7", "data.zipf.ids=2000", "data.zipf.train_rows=20000",
              "data.zipf.test_rows=2000", "runtime.threads=1", "embedding.clip=\"cowclip\"",
              "checkpoint.every=20", "checkpoint.keep_last=99", "embedding.absent=\"" + GetParam() + "\""})
       command.insert(command.end(), {"--set", set});

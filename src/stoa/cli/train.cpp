@@ -6,6 +6,7 @@
 #include "stoa/base/interrupt.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/comparison.h"
 #include "stoa/cli/recipe_file.h"
 #include "stoa/dist/environment.h"
 #include "stoa/systems/catalog.h"
@@ -75,11 +76,12 @@ void train_command(const Program& program, const TrainArguments& arguments) {
     return;
   }
   if (dist::read_place().rank != 0) return;  // rank 0 speaks for all
-  const Json json = {
-      {"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
-  print_result(
-      program, json,
-      format("{}\n{} steps: {}\n", result.run.string(), thousands(result.steps), result.metrics.text()));
+  const Json comparison = dist::read_place().world == 1 ? compare_rules(result.run) : Json::array();
+  Json json = {{"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
+  if (!comparison.empty()) json["comparison"] = comparison;
+  print_result(program, json,
+               format("{}\n{} steps: {}\n{}", result.run.string(), thousands(result.steps),
+                      result.metrics.text(), comparison.empty() ? "" : "\n" + comparison_text(comparison)));
 }
 
 }  // namespace

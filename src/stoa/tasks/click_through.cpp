@@ -19,6 +19,7 @@
 #include "stoa/data/tabular/prepare.h"
 #include "stoa/metrics/binary.h"
 #include "stoa/ops/table_rows_kernels.h"
+#include "stoa/optim/scaling.h"
 #include "stoa/tasks/click_exhibits.h"
 #include "stoa/tasks/click_rows.h"
 
@@ -94,7 +95,12 @@ fs::path prepared_folder(const TabularDataOptions& options) {
   prepare.source = "movielens";
   prepare.inputs = {place};
   prepare.out = prepared_copy(place, prepare.source);
-  prepare_tabular(prepare);
+  try {
+    prepare_tabular(prepare);
+  } catch (const ConfigError&) {  // of files that changed since, or by an earlier version: it is only a copy
+    prepare.overwrite = true;
+    prepare_tabular(prepare);
+  }
   return prepare.out;
 }
 
@@ -358,6 +364,27 @@ void TabularDataOptions::validate() const {
     throw ConfigError(stoa::format("`data.ids` is {}; {} fields need at least one id each", ids, fields));
 }
 
+void ComparisonOptions::visit(FieldVisitor& v) {
+  v.field("factors", factors, "times the batch, e.g. [8, 32]; [] compares nothing");
+  v.field("rules", rules, "how rates and L2 follow: none, sqrt, sqrt_star, linear, n2_lambda, cowclip");
+}
+
+void ComparisonOptions::validate() const {
+  for (const std::int64_t factor : factors)
+    if (factor < 2 || std::ranges::count(factors, factor) > 1)
+      throw ConfigError(
+          format("`comparison.factors` has {}; whole numbers over 1 are needed, each once", factor));
+  for (const std::string& rule : rules) {
+    try {
+      optim::scaling_rule(rule);
+    } catch (const ConfigError& error) {
+      throw ConfigError(format("`comparison.rules`: {}", error.what()));
+    }
+    if (std::ranges::count(rules, rule) > 1)
+      throw ConfigError(format("`comparison.rules` has {} twice; name it once", rule));
+  }
+}
+
 ClickThroughRecipe::ClickThroughRecipe(VisitFields visit_model,
                                        std::function<void(const ClickModelInput&)> validate_model,
                                        MakeClickModel make)
@@ -368,6 +395,7 @@ ClickThroughRecipe::ClickThroughRecipe(VisitFields visit_model,
 void ClickThroughRecipe::visit(FieldVisitor& v) {
   v.group("data", data_, "the rows");
   v.group("embedding", embedding_, "tables of embeddings and their update");
+  v.group("comparison", comparison_, "larger batches that `stoa train` compares the finished run with");
   v.enter("model", "the model");
   visit_model_(v);
   v.leave();
@@ -376,6 +404,7 @@ void ClickThroughRecipe::visit(FieldVisitor& v) {
 void ClickThroughRecipe::validate() const {
   data_.validate();
   embedding_.validate();
+  comparison_.validate();
   const bool known = data_.format == TabularFormat::kZipf || data_.fields > 0;
   if (known)
     validate_model_({data_.format == TabularFormat::kZipf ? data_.zipf.fields : data_.fields,

@@ -55,10 +55,19 @@ struct TabularDataOptions {
   void validate() const;
 };
 
+/// Larger batches at which `stoa train` trains the recipe too, once it is done: the table [comparison].
+struct ComparisonOptions {
+  std::vector<std::int64_t> factors;  ///< of the batch; none: nothing is compared
+  std::vector<std::string> rules = {"none", "sqrt", "linear", "n2_lambda", "cowclip"};  ///< optim/scaling.h
+
+  void visit(FieldVisitor& v);
+  void validate() const;
+};
+
 /// Builds a model from options of its own type and the shape of the data.
 using MakeClickModel = std::function<std::shared_ptr<ClickModel>(const ClickModelInput&)>;
 
-/// The recipe part of one system under this task: [data], [embedding] and [model].
+/// The recipe part of one system under this task: [data], [embedding], [comparison] and [model].
 class ClickThroughRecipe : public TaskRecipe {
  public:
   ClickThroughRecipe(VisitFields visit_model, std::function<void(const ClickModelInput&)> validate_model,
@@ -70,6 +79,7 @@ class ClickThroughRecipe : public TaskRecipe {
  private:
   TabularDataOptions data_;
   nn::EmbeddingOptions embedding_;
+  ComparisonOptions comparison_;
   VisitFields visit_model_;
   std::function<void(const ClickModelInput&)> validate_model_;
   MakeClickModel make_;
