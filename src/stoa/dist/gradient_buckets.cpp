@@ -10,6 +10,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/dist/shards.h"
 
 namespace stoa::dist {
 namespace {
@@ -38,21 +39,25 @@ struct GradientBuckets::State {
     bool sent = false;
   };
 
-  State(std::vector<nn::NamedParameter> named, Group& members, std::int64_t size)
+  State(std::vector<nn::NamedParameter> named, Group& members, GradientParts destination, std::int64_t size)
       : parameters(std::move(named)),
         group(members),
+        to(std::move(destination)),
         bucket_bytes(size),
         expected(parameters.size(), 0),
         additions(parameters.size(), 0) {}
 
+  bool idle() const { return group.size() == 1 && to.parts.empty(); }
   void added(std::size_t parameter);
   void cut();
   void send_full();
   void send(Bucket& bucket);
   void receive(Bucket& bucket);
+  void receive_parts(Bucket& bucket);
 
   std::vector<nn::NamedParameter> parameters;
   Group& group;
+  GradientParts to;  // without parts the sums take the gradients' place
   std::int64_t bucket_bytes;
   std::vector<std::int64_t> expected, additions;  // to each gradient, in a last backward pass and in this one
   std::vector<std::size_t> order;                 // in which gradients became complete in the first pass
@@ -122,8 +127,24 @@ void GradientBuckets::State::send(Bucket& bucket) {
     const auto& gradient = tensor.grad();
     parts.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape(-1));
   }
-  bucket.sum = group.start_all_reduce(at::cat(parts));
+  bucket.sum = to.parts.empty() ? group.start_all_reduce(at::cat(parts))
+                                : group.start_reduce_scatter(deal(parts, group.size()));
+  if (to.release)
+    for (const auto member : bucket.members) parameters[member].tensor.mutable_grad().reset();
   bucket.sent = true;
+}
+
+/// The gradients of the parts are views of the bucket's sum.
+void GradientBuckets::State::receive_parts(Bucket& bucket) {
+  const auto sum = bucket.sum.wait();
+  std::int64_t begin = 0;
+  for (const auto member : bucket.members) {
+    auto& part = to.parts[member];
+    part.mutable_grad() = sum.narrow(0, begin, part.numel());
+    begin += shard_width(parameters[member].tensor.numel(), group.size());
+  }
+  bucket.sum = {};
+  bucket.sent = false;
 }
 
 void GradientBuckets::State::receive(Bucket& bucket) {
@@ -144,8 +165,12 @@ void GradientBuckets::State::receive(Bucket& bucket) {
 
 GradientBuckets::GradientBuckets(std::vector<nn::NamedParameter> parameters, Group& group,
                                  std::int64_t bucket_bytes)
-    : state_(std::make_unique<State>(std::move(parameters), group, bucket_bytes)) {
-  if (group.size() == 1) return;
+    : GradientBuckets(std::move(parameters), group, GradientParts(), bucket_bytes) {}
+
+GradientBuckets::GradientBuckets(std::vector<nn::NamedParameter> parameters, Group& group,
+                                 GradientParts parts, std::int64_t bucket_bytes)
+    : state_(std::make_unique<State>(std::move(parameters), group, std::move(parts), bucket_bytes)) {
+  if (state_->idle()) return;
   for (std::size_t i = 0; i < state_->parameters.size(); ++i)
     torch::autograd::impl::set_post_acc_grad_hooks(
         state_->parameters[i].tensor,
@@ -153,13 +178,13 @@ GradientBuckets::GradientBuckets(std::vector<nn::NamedParameter> parameters, Gro
 }
 
 GradientBuckets::~GradientBuckets() {
-  if (state_->group.size() > 1)
+  if (!state_->idle())
     for (auto& parameter : state_->parameters)
       torch::autograd::impl::set_post_acc_grad_hooks(parameter.tensor, nullptr);
 }
 
 void GradientBuckets::arm() {
-  if (state_->group.size() == 1) return;
+  if (state_->idle()) return;
   state_->armed = true;
   state_->overlapped = 0;
   state_->next = 0;
@@ -171,13 +196,14 @@ void GradientBuckets::arm() {
 }
 
 void GradientBuckets::finish() {
-  if (state_->group.size() == 1) return;
+  if (state_->idle()) return;
   const at::NoGradGuard no_gradients;
   state_->armed = false;
   if (state_->buckets.empty()) state_->cut();
   for (auto& bucket : state_->buckets)
     if (!bucket.sent) state_->send(bucket);
-  for (auto& bucket : state_->buckets) state_->receive(bucket);
+  for (auto& bucket : state_->buckets)
+    state_->to.parts.empty() ? state_->receive(bucket) : state_->receive_parts(bucket);
 }
 
 std::int64_t GradientBuckets::overlapped() const {

@@ -13,8 +13,8 @@ namespace {
 /// instead of the first.
 class AdamW final : public Rule {
  public:
-  AdamW(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
-      : Rule(std::move(parameters), options, {"exp_avg", "exp_avg_sq"}) {}
+  AdamW(Updated updated, const OptimizerOptions& options)
+      : Rule(std::move(updated), options, {"exp_avg", "exp_avg_sq"}) {}
 
  protected:
   void prepare(double lr, double t) override {
@@ -66,9 +66,8 @@ class AdamW final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters,
-                                      const OptimizerOptions& options) {
-  return std::make_unique<AdamW>(std::move(parameters), options);
+std::unique_ptr<Optimizer> make_adamw(Updated updated, const OptimizerOptions& options) {
+  return std::make_unique<AdamW>(std::move(updated), options);
 }
 
 }  // namespace stoa::optim

@@ -9,11 +9,23 @@
 
 namespace stoa::optim {
 
-/// A tensor and the number of equal slices along dimension 0 that it stands for.
+/// A tensor and the number of equal slices along dimension 0 that it stands for, or a flat part of one.
 struct SlicedTensor {
   at::Tensor tensor;
-  std::int64_t slices = 1;
+  std::int64_t slices = 1;  ///< of the whole
+  std::int64_t begin = 0;   ///< first element of a part, in the flattened whole
+  std::int64_t whole = -1;  ///< elements of the whole of which this is a part; -1: this is the whole
 };
+
+/// What a tensor has of one slice: elements [begin, begin + size) of the flattened tensor.
+struct SlicePiece {
+  std::int64_t slice, begin, size;
+};
+
+/// The pieces of all slices that a tensor has something of, in turn; none of an empty tensor.
+std::vector<SlicePiece> pieces_of(const SlicedTensor& sliced);
+/// A view of that piece.
+at::Tensor cut(const SlicedTensor& sliced, const SlicePiece& piece);
 
 constexpr std::int64_t kChunkSize = 8192;
 

@@ -67,7 +67,9 @@ double clip_each_norm(const std::vector<nn::NamedParameter>& parameters, double 
   const auto gradients = gradients_of(parameters);
   const auto squares = square_sums(gradients);
   auto square = squares.begin();
-  for (const auto& [tensor, slices] : gradients) {
+  for (const auto& gradient : gradients) {
+    const auto& tensor = gradient.tensor;
+    const auto slices = gradient.slices;
     for (std::int64_t slice = 0; slice < slices; ++slice) {
       const double norm = std::sqrt(*square++);
       if (!exceeds(norm, limit)) continue;

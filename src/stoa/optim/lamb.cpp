@@ -18,8 +18,8 @@ constexpr std::int64_t kWaveSize = std::int64_t{1} << 16;
 /// if either norm is 0. The dialects bend r (see OptimizerOptions).
 class Lamb final : public Rule {
  public:
-  Lamb(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
-      : Rule(std::move(parameters), options, {"exp_avg", "exp_avg_sq"}),
+  Lamb(Updated updated, const OptimizerOptions& options)
+      : Rule(std::move(updated), options, {"exp_avg", "exp_avg_sq"}),
         squares_(chunks_.list.size()),
         rates_(static_cast<std::size_t>(chunks_.slices)) {
     const bool nv = options.dialect == LambDialect::kNvLamb;
@@ -53,6 +53,12 @@ class Lamb final : public Rule {
                                                rates_[static_cast<std::size_t>(chunk.slice)],
                                                constants(span));
     };
+    if (has_parts()) {
+      for_each_span(moments);
+      find_shared_rates();
+      for_each_span(0, chunks_.list.size(), weights, Order::kBackwards);
+      return;
+    }
     for (std::size_t wave = 0; wave + 1 < waves_.size(); ++wave) {
       const auto first = waves_[wave], last = waves_[wave + 1];
       for_each_span(first, last, moments);
@@ -81,8 +87,14 @@ class Lamb final : public Rule {
     at::_foreach_add_(root, options_.eps);
     auto u = at::_foreach_mul(lists.w, scalars(lists.decay, [](double decay) { return decay; }));
     at::_foreach_addcdiv_(u, m, root, constants_.mean_scale);
+    if (has_parts()) {
+      subtract_parts(lists.w, u, lists.places);
+      return;
+    }
     for (std::size_t i = 0; i < u.size(); ++i) subtract(lists.w[i], u[i], lists.places[i]);
   }
+
+  bool takes_norms() const override { return true; }
 
  private:
   template <class T>
@@ -120,9 +132,36 @@ class Lamb final : public Rule {
         w += squares_[i].w;
         u += squares_[i].u;
       }
-      const double ratio = adapts && w > 0 && u > 0 ? std::sqrt(w) / std::sqrt(u) : 1;
-      rates_[static_cast<std::size_t>(slice)] = lr_ * std::min(ratio, largest_ratio_);
+      rates_[static_cast<std::size_t>(slice)] = rate(adapts, w, u);
     }
+  }
+
+  /// lr r from the squares of |w| and |u|.
+  double rate(bool adapts, double w, double u) const {
+    const double ratio = adapts && w > 0 && u > 0 ? std::sqrt(w) / std::sqrt(u) : 1;
+    return lr_ * std::min(ratio, largest_ratio_);
+  }
+
+  /// lr r of every slice, from this process's squares of w and, after those of all slices, of u.
+  void find_rates_of_wholes(std::vector<double> squares) {
+    sum_over_parts(squares);
+    const auto* const w = squares.data();
+    const auto* const u = w + rates_.size();
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const auto first = static_cast<std::size_t>(chunks_.first_slice[i]);
+      for (auto slice = first; slice < first + static_cast<std::size_t>(parameters_[i].slices); ++slice)
+        rates_[slice] = rate(adapts_[i], w[slice], u[slice]);
+    }
+  }
+
+  void find_shared_rates() {
+    std::vector<double> squares(2 * rates_.size());
+    for (std::size_t i = 0; i < squares_.size(); ++i) {
+      const auto slice = static_cast<std::size_t>(chunks_.list[i].slice);
+      squares[slice] += squares_[i].w;
+      squares[rates_.size() + slice] += squares_[i].u;
+    }
+    find_rates_of_wholes(std::move(squares));
   }
 
   /// w -= lr r u for a tensor without chunks; the ratios stay on its device.
@@ -142,6 +181,26 @@ class Lamb final : public Rule {
     w.sub_(change.reshape(w.sizes()));
   }
 
+  /// The same for parts without chunks, whose ratios are those of their wholes.
+  void subtract_parts(const std::vector<at::Tensor>& w, const std::vector<at::Tensor>& u,
+                      const std::vector<std::size_t>& places) {
+    std::vector<double> squares(rates_.size()), updates(rates_.size());
+    std::vector<UnchunkedTensor> of_w, of_u;
+    for (std::size_t k = 0; k < places.size(); ++k) {
+      of_w.push_back(sliced_as(places[k], w[k]));
+      of_u.push_back(sliced_as(places[k], u[k]));
+    }
+    add_square_sums(of_w, squares);
+    add_square_sums(of_u, updates);
+    squares.insert(squares.end(), updates.begin(), updates.end());
+    find_rates_of_wholes(std::move(squares));
+    for (std::size_t k = 0; k < places.size(); ++k)
+      for (const auto& piece : pieces_of(sliced_[places[k]])) {
+        const auto slice = static_cast<std::size_t>(chunks_.first_slice[places[k]] + piece.slice);
+        cut(of_w[k].sliced, piece).sub_(cut(of_u[k].sliced, piece), rates_[slice]);
+      }
+  }
+
   std::vector<bool> adapts_;
   std::vector<std::size_t> waves_;  // first chunk of each, and the number of chunks
   std::vector<ops::LambSquares> squares_;
@@ -153,9 +212,8 @@ class Lamb final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters,
-                                     const OptimizerOptions& options) {
-  return std::make_unique<Lamb>(std::move(parameters), options);
+std::unique_ptr<Optimizer> make_lamb(Updated updated, const OptimizerOptions& options) {
+  return std::make_unique<Lamb>(std::move(updated), options);
 }
 
 }  // namespace stoa::optim

@@ -9,6 +9,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/base/progress.h"
+#include "stoa/optim/part.h"
 #include "stoa/optim/rules.h"
 #include "stoa/optim/state.h"
 #include "stoa/tensor/shape.h"
@@ -31,6 +32,42 @@ void check_parameter(const nn::NamedParameter& parameter) {
     throw ShapeError(
         format("parameter `{}` has shape {}, which cannot be cut into {} slices along dimension 0", name,
                shape_text(tensor.sizes()), slices));
+}
+
+void check_part(const PartialParameter& parameter) {
+  const auto& [whole, part, begin] = parameter;
+  if (part.is_same(whole.tensor)) return;
+  if (part.dim() != 1 || begin < 0 || begin + part.numel() > whole.tensor.numel())
+    throw ShapeError(format("parameter `{}` has {} elements; a part of shape {} cannot begin at element {}",
+                            whole.name, whole.tensor.numel(), shape_text(part.sizes()), begin));
+}
+
+std::unique_ptr<Optimizer> make_rule(Updated updated, const OptimizerOptions& options) {
+  options.validate();
+  auto& parameters = updated.parameters;
+  std::erase_if(parameters, [](const PartialParameter& p) { return !p.whole.tensor.requires_grad(); });
+  if (parameters.empty()) throw ConfigError("optimizer: the model has no parameter to train; unfreeze one");
+  std::unordered_map<const void*, std::string> names;
+  for (const auto& [whole, part, begin] : parameters) {
+    check_parameter(whole);
+    const auto [first, added] = names.emplace(whole.tensor.unsafeGetTensorImpl(), whole.name);
+    if (!added)
+      throw ConfigError(format(
+          "parameters `{}` and `{}` are one tensor, which would be updated twice; pass distinct_parameters()",
+          first->second, whole.name));
+  }
+  for (const auto& text : options.exclude)
+    if (std::none_of(parameters.begin(), parameters.end(),
+                     [&](const PartialParameter& p) { return p.whole.name.find(text) != std::string::npos; }))
+      log_warning(format("optimizer: exclude: no parameter's name contains \"{}\"", text));
+  switch (options.kind) {
+    case OptimizerKind::kSgd:
+      return make_sgd(std::move(updated), options);
+    case OptimizerKind::kAdamW:
+      return make_adamw(std::move(updated), options);
+    default:
+      return make_lamb(std::move(updated), options);
+  }
 }
 
 }  // namespace
@@ -113,31 +150,19 @@ void Optimizer::zero_grad() {
 
 std::unique_ptr<Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
                                           const OptimizerOptions& options) {
-  options.validate();
-  std::erase_if(parameters,
-                [](const nn::NamedParameter& parameter) { return !parameter.tensor.requires_grad(); });
-  if (parameters.empty()) throw ConfigError("optimizer: the model has no parameter to train; unfreeze one");
-  std::unordered_map<const void*, std::string> names;
-  for (const auto& parameter : parameters) {
-    check_parameter(parameter);
-    const auto [first, added] = names.emplace(parameter.tensor.unsafeGetTensorImpl(), parameter.name);
-    if (!added)
-      throw ConfigError(format(
-          "parameters `{}` and `{}` are one tensor, which would be updated twice; pass distinct_parameters()",
-          first->second, parameter.name));
+  std::vector<PartialParameter> all;
+  for (auto& parameter : parameters) {
+    const auto tensor = parameter.tensor;
+    all.push_back({std::move(parameter), tensor});
   }
-  for (const auto& part : options.exclude)
-    if (std::none_of(parameters.begin(), parameters.end(),
-                     [&](const auto& p) { return p.name.find(part) != std::string::npos; }))
-      log_warning(format("optimizer: exclude: no parameter's name contains \"{}\"", part));
-  switch (options.kind) {
-    case OptimizerKind::kSgd:
-      return make_sgd(std::move(parameters), options);
-    case OptimizerKind::kAdamW:
-      return make_adamw(std::move(parameters), options);
-    default:
-      return make_lamb(std::move(parameters), options);
-  }
+  return make_rule({std::move(all), {}}, options);
+}
+
+std::unique_ptr<Optimizer> make_optimizer(std::vector<PartialParameter> parameters,
+                                          const OptimizerOptions& options, SumOverParts sum) {
+  for (const auto& parameter : parameters) check_part(parameter);
+  if (!sum) sum = [](std::vector<double>&) {};  // one process has all
+  return make_rule({std::move(parameters), std::move(sum)}, options);
 }
 
 }  // namespace stoa::optim

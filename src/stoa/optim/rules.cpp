@@ -10,6 +10,15 @@
 #include "stoa/base/format.h"
 
 namespace stoa::optim {
+namespace {
+
+std::vector<nn::NamedParameter> tensors_of(const std::vector<PartialParameter>& parameters) {
+  std::vector<nn::NamedParameter> tensors;
+  for (const auto& [whole, part, begin] : parameters) tensors.push_back({whole.name, part, whole.slices});
+  return tensors;
+}
+
+}  // namespace
 
 bool is_excluded(const nn::NamedParameter& parameter, const OptimizerOptions& options) {
   const auto& tensor = parameter.tensor;
@@ -30,18 +39,17 @@ const at::Tensor& dense_gradient(const nn::NamedParameter& parameter) {
   return gradient;
 }
 
-Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options,
-           std::vector<std::string> states)
-    : Optimizer(std::move(parameters)),
+Rule::Rule(Updated updated, const OptimizerOptions& options, std::vector<std::string> states)
+    : Optimizer(tensors_of(updated.parameters)),
       options_(options),
+      sum_(std::move(updated.sum)),
       state_names_(std::move(states)),
       states_(state_names_.size()),
       zero_chunk_(at::zeros({kChunkSize}, at::kDouble)),
       zeros_(zero_chunk_.const_data_ptr()) {
-  std::vector<SlicedTensor> tensors;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto& [name, tensor, slices] = parameters_[i];
-    excluded_.push_back(is_excluded(parameters_[i], options_));
+    const auto& [whole, tensor, begin] = updated.parameters[i];
+    excluded_.push_back(is_excluded(whole, options_));
     decay_.push_back(excluded_.back() ? 0 : options_.weight_decay);
     const auto type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     auto& arrays = arrays_.emplace_back();
@@ -51,10 +59,11 @@ Rule::Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& o
           at::zeros_like(tensor.detach(), tensor.options().dtype(type).requires_grad(false)));
       if (is_loopable(tensor)) arrays.states[k] = states_[k].back().mutable_data_ptr();
     }
-    tensors.push_back({tensor, slices});
+    sliced_.push_back(
+        {tensor, whole.slices, begin, tensor.is_same(whole.tensor) ? -1 : whole.tensor.numel()});
     if (!is_loopable(tensor)) unchunked_.push_back(i);
   }
-  chunks_ = make_chunks(tensors);
+  chunks_ = make_chunks(sliced_);
   step_ = at::zeros({}, at::kLong);
 }
 
@@ -92,9 +101,16 @@ std::vector<double> Rule::gradient_squares() const {
   std::vector<UnchunkedTensor> others;
   for (const auto i : unchunked_)
     if (const auto& gradient = dense_gradient(parameters_[i]); gradient.defined())
-      others.push_back({{gradient, parameters_[i].slices}, chunks_.first_slice[i]});
+      others.push_back(sliced_as(i, gradient));
   add_square_sums(others, squares);
+  sum_over_parts(squares);
   return squares;
+}
+
+UnchunkedTensor Rule::sliced_as(std::size_t place, const at::Tensor& tensor) const {
+  UnchunkedTensor result{sliced_[place], chunks_.first_slice[place]};
+  result.sliced.tensor = tensor;
+  return result;
 }
 
 GradientScale Rule::clipping(double limit, bool each_slice) {
@@ -126,12 +142,15 @@ double Rule::scaled_norm() const {
   return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
-/// What scales the gradient: one factor, or one for each slice.
+/// What scales the gradient: one factor, or one for each slice, or piece of a slice that a part has.
 std::vector<double> Rule::factors_of(std::size_t place) const {
   if (scale_ == nullptr) return {1};
   if (scale_->factors.empty()) return {scale_->factor};
   const auto first = scale_->factors.begin() + chunks_.first_slice[place];
-  return {first, first + parameters_[place].slices};
+  if (sliced_[place].whole < 0) return {first, first + parameters_[place].slices};
+  std::vector<double> factors;
+  for (const auto& piece : pieces_of(sliced_[place])) factors.push_back(first[piece.slice]);
+  return factors;
 }
 
 at::Tensor Rule::scaled_gradient(std::size_t place, at::ScalarType type) const {
@@ -140,18 +159,44 @@ at::Tensor Rule::scaled_gradient(std::size_t place, at::ScalarType type) const {
   if (!gradient.defined()) return at::zeros_like(tensor.detach(), tensor.options().dtype(type));
   const auto wide = gradient.to(type);
   const auto factors = factors_of(place);
+  if (factors.empty()) return wide;  // a part without elements
   if (factors.size() == 1) return factors[0] == 1 ? wide : wide * factors[0];
+  if (sliced_[place].whole >= 0) {
+    const auto scaled = sliced_as(place, wide.clone()).sliced;
+    const auto pieces = pieces_of(scaled);
+    for (std::size_t k = 0; k < pieces.size(); ++k) cut(scaled, pieces[k]).mul_(factors[k]);
+    return scaled.tensor;
+  }
   const auto column = at::tensor(factors).to(wide.options()).unsqueeze(1);
   return (wide.reshape({slices, -1}) * column).reshape(wide.sizes());
 }
 
-ops::DeviceParameter Rule::device_parameter(std::size_t place) const {
+/// One parameter; a part whose pieces have factors of their own piece by piece.
+void Rule::add_device_parameters(std::size_t place, std::vector<ops::DeviceParameter>& parameters) const {
   const auto& [name, tensor, slices] = parameters_[place];
-  ops::DeviceParameter parameter{tensor.detach(), {}, {}, slices, factors_of(place), decay_[place], false};
+  const auto factors = factors_of(place);
+  const bool is_whole = sliced_[place].whole < 0;
+  ops::DeviceParameter parameter{tensor.detach(), {},   {}, is_whole ? slices : 1, factors,
+                                 decay_[place],   false};
   if (const auto& gradient = dense_gradient(parameters_[place]); gradient.defined())
     parameter.g = gradient.to(tensor.options()).contiguous();
   for (const auto& state : states_) parameter.states.push_back(state[place]);
-  return parameter;
+  if (is_whole || factors.size() == 1) {
+    parameters.push_back(std::move(parameter));
+    return;
+  }
+  const auto pieces = pieces_of(sliced_[place]);
+  for (std::size_t k = 0; k < pieces.size(); ++k) {
+    const auto piece_of = [&](const at::Tensor& t) {
+      return t.defined() ? cut(sliced_as(place, t).sliced, pieces[k]) : t;
+    };
+    auto piece = parameter;
+    piece.w = piece_of(piece.w);
+    piece.g = piece_of(piece.g);
+    for (auto& state : piece.states) state = piece_of(state);
+    piece.gradient_scales = {factors[k]};
+    parameters.push_back(std::move(piece));
+  }
 }
 
 void Rule::add_to_lists(std::size_t place, Lists& lists) const {
@@ -170,9 +215,10 @@ void Rule::update_unchunked() {
   Lists lists;
   lists.states.resize(states_.size());
   for (const auto place : unchunked_) {
-    if (ops::has_optimizer_kernels(parameters_[place].tensor)) {
-      on_device.push_back(device_parameter(place));
-      places.push_back(place);
+    const bool cannot = has_parts() && takes_norms();
+    if (ops::has_optimizer_kernels(parameters_[place].tensor) && !cannot) {
+      add_device_parameters(place, on_device);
+      places.resize(on_device.size(), place);
     } else {
       add_to_lists(place, lists);
     }

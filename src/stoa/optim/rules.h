@@ -7,15 +7,19 @@
 #include "stoa/ops/optimizer_device.h"
 #include "stoa/optim/chunks.h"
 #include "stoa/optim/optimizer.h"
+#include "stoa/optim/part.h"
 
 namespace stoa::optim {
 
-std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters,
-                                    const OptimizerOptions& options);
-std::unique_ptr<Optimizer> make_adamw(std::vector<nn::NamedParameter> parameters,
-                                      const OptimizerOptions& options);
-std::unique_ptr<Optimizer> make_lamb(std::vector<nn::NamedParameter> parameters,
-                                     const OptimizerOptions& options);
+/// What a rule updates: whole parameters, where there is no `sum`, or parts.
+struct Updated {
+  std::vector<PartialParameter> parameters;
+  SumOverParts sum;
+};
+
+std::unique_ptr<Optimizer> make_sgd(Updated updated, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_adamw(Updated updated, const OptimizerOptions& options);
+std::unique_ptr<Optimizer> make_lamb(Updated updated, const OptimizerOptions& options);
 
 /// True if the options take weight decay and trust ratio from a parameter: it, or each of its slices, has one
 /// dimension or none, or a part of its name is listed.
@@ -26,7 +30,8 @@ const at::Tensor& dense_gradient(const nn::NamedParameter& parameter);
 
 /// What the update rules share: state tensors, decay of each parameter, gradients, and three ways through the
 /// parameters: chunks for the loops (CPU, fp32 and fp64), the kernels of ops/optimizer_device.h where they
-/// are built in, lists for ATen's foreach operators (everything else).
+/// are built in, lists for ATen's foreach operators (everything else). parameters() are those that it
+/// updates: parts, where that is what it was given.
 class Rule : public Optimizer {
  public:
   std::map<std::string, at::Tensor> state() const override;
@@ -36,8 +41,7 @@ class Rule : public Optimizer {
   static constexpr std::size_t kMostStates = 2;
 
   /// `states` names the state tensors that each parameter has, in fp32 or fp64, starting at 0.
-  Rule(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options,
-       std::vector<std::string> states);
+  Rule(Updated updated, const OptimizerOptions& options, std::vector<std::string> states);
 
   /// Called once per step, before the two below, with `t` from 1.
   virtual void prepare(double lr, double t) = 0;
@@ -55,6 +59,8 @@ class Rule : public Optimizer {
     std::vector<std::size_t> places;  ///< of the weights among the parameters
   };
   virtual void update_lists(Lists& lists) = 0;
+  /// Does update_on_device() take norms of its own? Parts then go through the lists.
+  virtual bool takes_norms() const { return false; }
 
   /// The arrays of one chunk; states that the rule does not have are null.
   template <class T>
@@ -82,9 +88,18 @@ class Rule : public Optimizer {
   /// Norm of all gradients together, scaled, of this step.
   double scaled_norm() const;
 
+  bool has_parts() const { return static_cast<bool>(sum_); }
+  /// Sums of this process become those of all that have parts.
+  void sum_over_parts(std::vector<double>& sums) const {
+    if (sum_) sum_(sums);
+  }
+  /// `tensor` in place of the weights of the parameter at `place`.
+  UnchunkedTensor sliced_as(std::size_t place, const at::Tensor& tensor) const;
+
   OptimizerOptions options_;
   std::vector<bool> excluded_;
   std::vector<double> decay_;
+  std::vector<SlicedTensor> sliced_;  // the parameters
   Chunks chunks_;
 
  private:
@@ -120,10 +135,11 @@ class Rule : public Optimizer {
   std::vector<double> gradient_squares() const;
   std::vector<double> factors_of(std::size_t place) const;
   at::Tensor scaled_gradient(std::size_t place, at::ScalarType type) const;
-  ops::DeviceParameter device_parameter(std::size_t place) const;
+  void add_device_parameters(std::size_t place, std::vector<ops::DeviceParameter>& parameters) const;
   void add_to_lists(std::size_t place, Lists& lists) const;
   void update_unchunked();
 
+  SumOverParts sum_;
   std::vector<std::string> state_names_;
   std::vector<std::vector<at::Tensor>> states_;  // [state][parameter]
   std::vector<Arrays> arrays_;                   // [parameter]; weights and gradients are those of this step

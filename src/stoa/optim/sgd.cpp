@@ -10,8 +10,8 @@ namespace {
 /// (Nesterov).
 class Sgd final : public Rule {
  public:
-  Sgd(std::vector<nn::NamedParameter> parameters, const OptimizerOptions& options)
-      : Rule(std::move(parameters), options,
+  Sgd(Updated updated, const OptimizerOptions& options)
+      : Rule(std::move(updated), options,
              options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
                                    : std::vector<std::string>{}) {}
 
@@ -59,9 +59,8 @@ class Sgd final : public Rule {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_sgd(std::vector<nn::NamedParameter> parameters,
-                                    const OptimizerOptions& options) {
-  return std::make_unique<Sgd>(std::move(parameters), options);
+std::unique_ptr<Optimizer> make_sgd(Updated updated, const OptimizerOptions& options) {
+  return std::make_unique<Sgd>(std::move(updated), options);
 }
 
 }  // namespace stoa::optim

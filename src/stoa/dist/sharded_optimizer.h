@@ -1,0 +1,60 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stoa/dist/gradient_buckets.h"
+#include "stoa/dist/group.h"
+#include "stoa/optim/optimizer.h"
+#include "stoa/optim/part.h"
+
+namespace stoa::dist {
+
+/// An optimiser whose work and state the ranks of a group share out (ZeRO, Rajbhandari et al. 2020): each has
+/// its shard (shards.h) of every parameter's moments, updates that shard of the weights, and gets the others
+/// from the other ranks. Norms, for clipping and LAMB's ratios, are those of whole parameters and slices.
+/// parameters() are the whole ones; their gradients are summed by what make_buckets() gives. Every rank makes
+/// it of the same parameters and calls its functions at the same points.
+class ShardedOptimizer final : public optim::Optimizer {
+ public:
+  /// Whose gradients are summed: those of make_buckets().
+  enum class Gradients { kWhole, kParts };
+  using State = std::map<std::string, at::Tensor>;
+
+  /// The group must outlive this. `also` adds up sums of squares over processes besides the group's. Throws
+  /// as optim::make_optimizer() does, ShapeError for a parameter that is not contiguous.
+  ShardedOptimizer(std::vector<nn::NamedParameter> parameters, const optim::OptimizerOptions& options,
+                   Group& group, optim::SumOverParts also = {});
+
+  /// What sums the gradients of the parameters, to be armed and finished in every step. ZeRO 1 (kWhole) keeps
+  /// a parameter's own gradient, not summed, until zero_grad(); ZeRO 2 (kParts) gives it up on the way.
+  std::unique_ptr<GradientBuckets> make_buckets(Gradients keep,
+                                                std::int64_t bucket_bytes = GradientBuckets::kBucketBytes);
+  optim::GradientScale clipping(double limit, bool each_slice) override;
+  /// This rank's shards, as flat tensors.
+  State state() const override;
+  /// The state that one process would have, on rank 0; nothing on the others. Only rank 0 needs room for more
+  /// than a shard. Throws DistributedError.
+  State whole_state() const;
+  /// Takes this rank's shards of a state that one process wrote, or whole_state(). Throws as load().
+  void load_whole(const State& whole, const std::string& source);
+  /// The first parameter of which any rank's gradient is not finite, or -1; equal on all.
+  std::int64_t first_not_finite() const;
+
+ private:
+  void update(double lr, const optim::GradientScale* scale) override;
+  void gather_weights();
+  void cut_batches();
+  /// The whole parameter that a state tensor ("PARAMETER.exp_avg") belongs to, or null.
+  const nn::NamedParameter* owner_of(const std::string& state_name) const;
+
+  Group& group_;
+  std::vector<at::Tensor> shards_;  // of the weights, views; [parameter]
+  std::unique_ptr<optim::Optimizer> rule_;
+  std::map<std::string, std::size_t> places_;      // of the parameters by name
+  std::vector<std::vector<std::size_t>> batches_;  // parameters that are gathered together
+};
+
+}  // namespace stoa::dist
