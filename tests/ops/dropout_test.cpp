@@ -60,6 +60,20 @@ TEST(Dropout, OfAttentionIsTheSameHoweverABatchIsCut) {
   EXPECT_TRUE(at::equal(at::cat({of_part(qkv, 0, 1, mixed), of_part(qkv, 1, 5, mixed)}), whole));
 }
 
+TEST(Dropout, DropsTheSameHoweverColumnsAndHeadsAreCut) {
+  const auto x = at::rand({7, 40}), qkv = at::randn({5, 6, 3, 4, 8});
+  const auto columns = [&](std::int64_t begin, std::int64_t count) {
+    const BatchPartScope part({2, 17});
+    return dropout(x.narrow(1, begin, count), 0.3, {}, begin);
+  };
+  EXPECT_TRUE(at::equal(at::cat({columns(0, 13), columns(13, 27)}, 1), columns(0, 40)));
+  const auto heads = [&](std::int64_t begin, std::int64_t count) {
+    const BatchPartScope part({2, 17});
+    return attention(qkv.narrow(3, begin, count).flatten(2).contiguous(), count, 0.4, begin);
+  };
+  EXPECT_TRUE(at::allclose(at::cat({heads(0, 1), heads(1, 3)}, 2), heads(0, 4), 1e-5, 1e-6));
+}
+
 TEST(Dropout, FollowsTheKeysOfRows) {
   const auto x = at::ones({6, 40}), keys = at::tensor({9, 4, 7, 0, 5, 1}, at::kLong);
   const auto order = at::tensor({3, 1, 5, 0, 2, 4}, at::kLong);

@@ -38,22 +38,35 @@ AttentionImpl::AttentionImpl(const AttentionOptions& options) : options_(options
   }
 }
 
+void AttentionImpl::require_parts(std::int64_t parts) const {
+  if (options_.heads % parts != 0)
+    throw ConfigError(format("`parallel.tensor` is {}, which does not divide the {} heads of attention",
+                             parts, options_.heads));
+}
+
+at::Tensor AttentionImpl::queries_keys_values(const at::Tensor& x) const {
+  return ops::linear(exchange_ ? exchange_->spread(x) : x, qkv_weight, qkv_bias);
+}
+
+at::Tensor AttentionImpl::join(const at::Tensor& mixed) {
+  if (!exchange_) return out->forward(mixed);
+  return exchange_->sum(ops::linear(mixed, out->weight, {})) + out->bias;
+}
+
 at::Tensor AttentionImpl::forward(const at::Tensor& x) {
-  const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
-  return out->forward(ops::attention(qkv, options_.heads, is_training() ? options_.dropout : 0.0));
+  return join(ops::attention(queries_keys_values(x), own_heads(), dropout(), first_head()));
 }
 
 at::Tensor AttentionImpl::forward_packed(const at::Tensor& x, const PackedTokens& tokens, bool causal) {
-  const auto qkv = ops::linear(x, qkv_weight, qkv_bias);
-  const ops::PackedAttentionOptions options{options_.heads, causal, is_training() ? options_.dropout : 0.0};
-  return out->forward(tokens.exchange ? tokens.exchange->attend(qkv, options)
-                                      : ops::packed_attention(qkv, tokens.offsets, options));
+  const auto qkv = queries_keys_values(x);
+  const ops::PackedAttentionOptions options{own_heads(), causal, dropout(), first_head()};
+  return join(tokens.exchange ? tokens.exchange->attend(qkv, options)
+                              : ops::packed_attention(qkv, tokens.offsets, options));
 }
 
 AttentionCache AttentionImpl::make_cache(std::int64_t sequences, std::int64_t capacity) const {
   const auto make = [&] {
-    return at::empty({sequences, options_.heads, capacity, options_.dim / options_.heads},
-                     qkv_weight.options());
+    return at::empty({sequences, own_heads(), capacity, options_.dim / options_.heads}, qkv_weight.options());
   };
   return {make(), make(), 0};
 }
@@ -62,8 +75,8 @@ at::Tensor AttentionImpl::forward_cached(const at::Tensor& x, AttentionCache& ca
   const std::int64_t sequences = x.size(0), count = x.size(1), before = cache.used, all = before + count;
   if (all > cache.keys.size(2))
     throw ShapeError(format("attention: {} tokens do not fit into a cache of {}", all, cache.keys.size(2)));
-  const auto qkv = ops::linear(x, qkv_weight, qkv_bias)
-                       .view({sequences, count, 3, options_.heads, options_.dim / options_.heads})
+  const auto qkv = queries_keys_values(x)
+                       .view({sequences, count, 3, own_heads(), options_.dim / options_.heads})
                        .permute({2, 0, 3, 1, 4});
   cache.keys.narrow(2, before, count).copy_(qkv[1]);
   cache.values.narrow(2, before, count).copy_(qkv[2]);
@@ -73,7 +86,7 @@ at::Tensor AttentionImpl::forward_cached(const at::Tensor& x, AttentionCache& ca
   const auto mixed =
       at::scaled_dot_product_attention(qkv[0], cache.keys.narrow(2, 0, all), cache.values.narrow(2, 0, all),
                                        seen, 0, /*is_causal=*/before == 0 && count > 1);
-  return out->forward(mixed.transpose(1, 2).reshape({sequences, count, options_.dim}));
+  return join(mixed.transpose(1, 2).reshape({sequences, count, -1}));
 }
 
 }  // namespace stoa::nn

@@ -5,11 +5,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "stoa/nn/linear.h"
 #include "stoa/nn/packed_tokens.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/nn/weight_split.h"
 
 namespace stoa::nn {
 
@@ -35,8 +38,8 @@ struct AttentionCache {
 };
 
 /// Multi-head self-attention with biases, scale 1 / sqrt(dim / heads) (widenet.md 2.1). Heads are contiguous
-/// columns.
-class AttentionImpl : public torch::nn::Module, public HasSlices {
+/// columns. Split weights are those of some of the heads.
+class AttentionImpl : public torch::nn::Module, public HasSlices, public SplitsWeights {
  public:
   /// Throws ConfigError where heads does not divide dim.
   explicit AttentionImpl(const AttentionOptions& options);
@@ -52,12 +55,28 @@ class AttentionImpl : public torch::nn::Module, public HasSlices {
   AttentionCache make_cache(std::int64_t sequences, std::int64_t capacity) const;
   std::map<std::string, std::int64_t> slices() const override { return {{"qkv_weight", 3}, {"qkv_bias", 3}}; }
 
+  std::map<std::string, WeightCut> cuts() const override {
+    return {{"qkv_weight", {0, 3}}, {"qkv_bias", {0, 3}}, {"out.weight", {1, 1}}};
+  }
+  void require_parts(std::int64_t parts) const override;
+  void use_exchange(std::shared_ptr<const WeightExchange> exchange) override {
+    exchange_ = std::move(exchange);
+  }
+
   at::Tensor qkv_weight;  ///< [3 dim, dim]: q, k, v stacked
   at::Tensor qkv_bias;    ///< [3 dim]
   Linear out{nullptr};
 
  private:
+  std::int64_t own_heads() const { return exchange_ ? options_.heads / exchange_->parts() : options_.heads; }
+  std::int64_t first_head() const { return exchange_ ? exchange_->part() * own_heads() : 0; }
+  double dropout() const { return is_training() ? options_.dropout : 0; }
+  at::Tensor queries_keys_values(const at::Tensor& x) const;
+  /// What the heads of all processes say, joined: mixed [..., own heads] -> [..., dim]
+  at::Tensor join(const at::Tensor& mixed);
+
   AttentionOptions options_;
+  std::shared_ptr<const WeightExchange> exchange_;  ///< null where all heads are here
 };
 TORCH_MODULE(Attention);
 

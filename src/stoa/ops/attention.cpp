@@ -66,6 +66,7 @@ struct Packed {
   bool causal;
   double dropout;
   std::int64_t seed, first;  ///< of the dropout: its number, and that of the first sequence within the step
+  std::int64_t first_head;   ///< likewise
 
   /// Calls work(problem, first token, place of the head's numbers in a row, head) for each head of each
   /// sequence on all threads. Sequences of all lengths fall to every thread.
@@ -84,7 +85,7 @@ struct Packed {
         problem.keep = static_cast<float>(1 - dropout);
         problem.seed = static_cast<std::uint64_t>(seed);
         problem.sequence = static_cast<std::uint64_t>(first + sequence);
-        problem.head = static_cast<std::uint64_t>(head);
+        problem.head = static_cast<std::uint64_t>(first_head + head);
         work(problem, begins[sequence], head * (dim / heads), head);
       }
     });
@@ -128,16 +129,17 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& qkv,
                             const at::Tensor& offsets, std::int64_t heads, bool causal, double dropout,
-                            std::int64_t seed, std::int64_t first) {
+                            std::int64_t seed, std::int64_t first, std::int64_t first_head) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto input = qkv.contiguous();
-    const auto pass = run_forward(input, {offsets, heads, causal, dropout, seed, first});
+    const auto pass = run_forward(input, {offsets, heads, causal, dropout, seed, first, first_head});
     context->save_for_backward({input, pass.output, pass.log_sum, offsets});
     context->saved_data["heads"] = heads;
     context->saved_data["causal"] = causal;
     context->saved_data["dropout"] = dropout;
     context->saved_data["seed"] = seed;
     context->saved_data["first"] = first;
+    context->saved_data["first_head"] = first_head;
     return pass.output;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -150,8 +152,8 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
     const auto gradient =
         run_backward(grads[0].contiguous(), saved[0], {saved[1], saved[2]},
                      {saved[3], data["heads"].toInt(), data["causal"].toBool(), data["dropout"].toDouble(),
-                      data["seed"].toInt(), data["first"].toInt()});
-    return {gradient, {}, {}, {}, {}, {}, {}};
+                      data["seed"].toInt(), data["first"].toInt(), data["first_head"].toInt()});
+    return {gradient, {}, {}, {}, {}, {}, {}, {}};
   }
 };
 
@@ -185,47 +187,51 @@ at::Tensor padded(const at::Tensor& qkv, const Packed& call) {
 }
 
 at::Tensor compute_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
-                          double dropout, std::int64_t seed, std::int64_t first) {
+                          double dropout, std::int64_t seed, std::int64_t first, std::int64_t first_head) {
   check_packed(qkv, offsets, heads, dropout);
-  const Packed call{offsets, heads, causal, dropout, seed, first};
+  const Packed call{offsets, heads, causal, dropout, seed, first, first_head};
   return in_blocks(qkv) ? run_forward(qkv.contiguous(), call).output : padded(qkv, call);
 }
 
 at::Tensor call_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
-                       double dropout, std::int64_t seed, std::int64_t first) {
+                       double dropout, std::int64_t seed, std::int64_t first, std::int64_t first_head) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("stoa::packed_attention", "")
                              .typed<decltype(compute_packed)>();
-  return op.call(qkv, offsets, heads, causal, dropout, seed, first);
+  return op.call(qkv, offsets, heads, causal, dropout, seed, first, first_head);
 }
 
 at::Tensor differentiate_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads,
-                                bool causal, double dropout, std::int64_t seed, std::int64_t first) {
+                                bool causal, double dropout, std::int64_t seed, std::int64_t first,
+                                std::int64_t first_head) {
   if (!qkv.requires_grad() || !at::GradMode::is_enabled()) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_packed(qkv, offsets, heads, causal, dropout, seed, first);
+    return call_packed(qkv, offsets, heads, causal, dropout, seed, first, first_head);
   }
   check_packed(qkv, offsets, heads, dropout);
-  return in_blocks(qkv) ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed, first)
-                        : padded(qkv, {offsets, heads, causal, dropout, seed, first});
+  return in_blocks(qkv)
+             ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed, first, first_head)
+             : padded(qkv, {offsets, heads, causal, dropout, seed, first, first_head});
 }
 
 at::Tensor shape_only_packed(const at::Tensor& qkv, const at::Tensor&, std::int64_t, bool, double,
-                             std::int64_t, std::int64_t) {
+                             std::int64_t, std::int64_t, std::int64_t) {
   return at::empty({qkv.size(0), qkv.size(1) / 3}, qkv.options());
 }
 
 /// Sequences of one length, as the packed form takes them.
-at::Tensor evenly(const at::Tensor& qkv, std::int64_t heads, double dropout, std::int64_t seed) {
+at::Tensor evenly(const at::Tensor& qkv, std::int64_t heads, double dropout, std::int64_t seed,
+                  std::int64_t first_head) {
   check(qkv, heads);
   if (qkv.numel() == 0 || !in_blocks(qkv)) return by_heads(qkv, heads, {}, false, dropout);
   const auto offsets = even_offsets(qkv.size(0), qkv.size(1));
-  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed, batch_part().first_sample)
+  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed, batch_part().first_sample,
+                     first_head)
       .view({qkv.size(0), qkv.size(1), -1});
 }
 
 at::Tensor compute(const at::Tensor& qkv, std::int64_t heads) {
-  return evenly(qkv, heads, 0, 0);
+  return evenly(qkv, heads, 0, 0, 0);
 }
 
 at::Tensor shape_only(const at::Tensor& qkv, std::int64_t heads) {
@@ -247,8 +253,8 @@ at::Tensor plain(const at::Tensor& qkv, std::int64_t heads, bool causal) {
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout) {
-  return evenly(qkv, heads, dropout, dropout_seed(dropout));
+at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout, std::int64_t first_head) {
+  return evenly(qkv, heads, dropout, dropout_seed(dropout), first_head);
 }
 
 at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads) {
@@ -259,7 +265,7 @@ at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads) {
 at::Tensor packed_attention(const at::Tensor& qkv, const at::Tensor& offsets,
                             const PackedAttentionOptions& options) {
   return call_packed(qkv, offsets, options.heads, options.causal, options.dropout,
-                     dropout_seed(options.dropout), batch_part().first_sample);
+                     dropout_seed(options.dropout), batch_part().first_sample, options.first_head);
 }
 
 at::Tensor packed_attention_reference(const at::Tensor& qkv, const at::Tensor& offsets,
@@ -277,8 +283,7 @@ TORCH_LIBRARY_FRAGMENT(stoa, m) {
   m.def("attention(Tensor qkv, int heads) -> Tensor");
   m.def(
       "packed_attention(Tensor qkv, Tensor offsets, int heads, bool causal, float dropout, int seed, int "
-      "first_sequence) -> "
-      "Tensor");
+      "first_sequence, int first_head) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(stoa, CompositeImplicitAutograd, m) {
   m.impl("attention", &compute);

@@ -10,9 +10,10 @@ namespace stoa::ops {
 /// makes it (queries, keys, values, each by heads) -> [batch, tokens, dim]. Differentiable. In fp32 on the
 /// CPU nothing of size [tokens, tokens] is kept and nothing is copied from or to other layouts: every head
 /// reads and writes its part of qkv and of its gradient where it lies. `dropout` is applied to the
-/// probabilities. Other types and other devices take ATen's scaled_dot_product_attention. Throws ShapeError
-/// for shapes that do not fit.
-at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout = 0);
+/// probabilities. Other types and other devices take ATen's scaled_dot_product_attention. `first_head` is as
+/// below. Throws ShapeError for shapes that do not fit.
+at::Tensor attention(const at::Tensor& qkv, std::int64_t heads, double dropout = 0,
+                     std::int64_t first_head = 0);
 
 /// The same of plain ATen calls, without dropout.
 at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads);
@@ -20,8 +21,9 @@ at::Tensor attention_reference(const at::Tensor& qkv, std::int64_t heads);
 /// How the tokens of packed sequences see one another.
 struct PackedAttentionOptions {
   std::int64_t heads = 1;
-  bool causal = false;  ///< a token sees itself and those before it
-  double dropout = 0;   ///< on the probabilities
+  bool causal = false;          ///< a token sees itself and those before it
+  double dropout = 0;           ///< on the probabilities
+  std::int64_t first_head = 0;  ///< of all heads, which other processes may have; names them for dropout
 };
 
 /// Attention within sequences of several lengths that lie end to end: qkv [tokens, 3 dim] -> [tokens, dim];

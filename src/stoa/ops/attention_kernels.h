@@ -5,6 +5,10 @@
 // The loops of attention.h on one block of scores. Single-threaded.
 namespace stoa::ops {
 
+/// What dropout adds to a row's seed from column to column, modulo 2^32, before it mixes the bits: columns
+/// from n on of a row are those from 0 on of a row whose seed is n steps further.
+inline constexpr std::uint32_t kColumnStep = 0x9e3779b9;
+
 /// Rows of scores [rows, columns] become softmax(scale * row) in place; log_sum[r] is the logarithm of the
 /// sum of its exponentials. A row with a NaN becomes NaN.
 void softmax_rows(float* scores, float scale, float* log_sum, std::int64_t rows, std::int64_t columns);

@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "stoa/ops/attention_kernels.h"
 #include "stoa/ops/block_attention_forms.h"
 
 namespace stoa::ops {
@@ -143,7 +144,7 @@ at::Tensor dropout_factors(const at::Tensor& seeds, const at::Tensor& key_positi
   const auto folded = [](const at::Tensor& x, std::int64_t places) {
     return x.bitwise_xor(x.bitwise_right_shift(places));
   };
-  auto x = low(seeds.unsqueeze(-1) + low(key_positions * std::int64_t{0x9e3779b9}));
+  auto x = low(seeds.unsqueeze(-1) + low(key_positions * std::int64_t{kColumnStep}));
   x = low(folded(x, 16) * std::int64_t{0x85ebca6b});
   x = low(folded(x, 13) * std::int64_t{0xc2b2ae35});
   x = folded(x, 16).bitwise_right_shift(8);

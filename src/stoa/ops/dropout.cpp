@@ -97,12 +97,12 @@ at::Tensor keys_in_order(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys) {
+at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys, std::int64_t first_column) {
   check(x, rate);
   if (rate == 0 || x.numel() == 0) return x;
   const std::int64_t seed = dropout_seed(rate);
   if (!x.is_cpu()) return at::dropout(x, rate, /*train=*/true);
-  return call(x, row_seeds(seed, keys.defined() ? keys : keys_in_order(x)), rate);
+  return call(x, row_seeds(seed, keys.defined() ? keys : keys_in_order(x), first_column), rate);
 }
 
 at::Tensor dropout_reference(const at::Tensor& x, double rate, const at::Tensor& seeds) {
@@ -112,14 +112,18 @@ at::Tensor dropout_reference(const at::Tensor& x, double rate, const at::Tensor&
   return x * mask.to(x.scalar_type());
 }
 
-at::Tensor row_seeds(std::int64_t call, const at::Tensor& keys) {
+at::Tensor row_seeds(std::int64_t call, const at::Tensor& keys, std::int64_t first_column) {
   check_shape(keys, {-1}, "dropout: keys");
   const auto from = keys.to(at::kCPU, at::kLong).contiguous();
   const auto seeds = at::empty({keys.numel()}, at::kInt);
+  // mixed_bits() adds column * kColumnStep to a row's seed
+  const auto shift = static_cast<std::uint32_t>(first_column) * kColumnStep;
   for (std::int64_t i = 0; i < keys.numel(); ++i)
-    seeds.mutable_data_ptr<std::int32_t>()[i] = static_cast<std::int32_t>(
-        mix_seed({static_cast<std::uint64_t>(call),
-                  static_cast<std::uint64_t>(from.const_data_ptr<std::int64_t>()[i])}));
+    seeds.mutable_data_ptr<std::int32_t>()[i] =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(mix_seed(
+                                      {static_cast<std::uint64_t>(call),
+                                       static_cast<std::uint64_t>(from.const_data_ptr<std::int64_t>()[i])})) +
+                                  shift);
   return seeds;
 }
 

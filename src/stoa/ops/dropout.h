@@ -10,15 +10,17 @@ namespace stoa::ops {
 /// x [*, columns] with every number divided by 1 - rate, or 0 with probability `rate`. On the CPU, which are
 /// dropped depends on the call's number, on the row's key and on the column alone: not on threads, nor,
 /// within BatchPartScope, on how samples are cut into micro-batches or dealt out to processes. keys [rows]
-/// int64; undefined ones count the rows of x, whose first dimension is samples, in the whole batch. On a GPU
-/// this is ATen's dropout. Throws ShapeError.
-at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys = {});
+/// int64; undefined ones count the rows of x, whose first dimension is samples, in the whole batch.
+/// `first_column` is where the columns begin among all, of which other processes may have some. On a GPU this
+/// is ATen's dropout. Throws ShapeError.
+at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys = {},
+                   std::int64_t first_column = 0);
 
 /// The same of plain ATen calls for given seeds [rows] int64 of the rows: x times dropout_mask().
 at::Tensor dropout_reference(const at::Tensor& x, double rate, const at::Tensor& seeds);
 
-/// Seeds of rows with these keys; `call` is dropout_seed().
-at::Tensor row_seeds(std::int64_t call, const at::Tensor& keys);
+/// Seeds of rows with these keys, for columns from `first_column` on; `call` is dropout_seed().
+at::Tensor row_seeds(std::int64_t call, const at::Tensor& keys, std::int64_t first_column = 0);
 
 /// Which part of a step's batch operators see.
 struct BatchPart {

@@ -2,6 +2,7 @@
 #include <hwy/highway.h>
 
 #include "stoa/ops/activation_inl.h"
+#include "stoa/ops/attention_kernels.h"
 
 #if defined(STOA_OPS_DROPOUT_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef STOA_OPS_DROPOUT_INL_H
@@ -17,7 +18,7 @@ namespace HWY_NAMESPACE {
 /// 32 random bits of a query's seed and a key: MurmurHash3's finaliser on their combination.
 template <class D>
 HWY_INLINE hn::Vec<D> mixed_bits(D d, hn::Vec<D> query_seed, hn::Vec<D> key) {
-  auto x = hn::Add(query_seed, hn::Mul(key, hn::Set(d, 0x9e3779b9U)));
+  auto x = hn::Add(query_seed, hn::Mul(key, hn::Set(d, kColumnStep)));
   x = hn::Mul(hn::Xor(x, hn::ShiftRight<16>(x)), hn::Set(d, 0x85ebca6bU));
   x = hn::Mul(hn::Xor(x, hn::ShiftRight<13>(x)), hn::Set(d, 0xc2b2ae35U));
   return hn::Xor(x, hn::ShiftRight<16>(x));

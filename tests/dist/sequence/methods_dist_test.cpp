@@ -62,6 +62,19 @@ STOA_PROCESS_TEST(SequenceAttention, SharesKeysAndValuesOutHoweverTheirHeadsFall
   }
 }
 
+STOA_PROCESS_TEST(SequenceAttention, CrossesRingsThatAreNotAsManyAsTheirRanks, 6) {
+  // the public two-level ring exchanges the two numbers, which 4 ranks in twos do not show
+  const auto joined = World::join(read_place());
+  const Sequences whole(1, 6 * 4, 6, 6, 4);
+  for (const int degree : {2, 3}) {
+    SequenceAttentionOptions options;
+    options.method = SequenceMethod::kHybrid;
+    options.ulysses = degree;
+    options.causal = true;
+    EXPECT_LT(difference(found(whole, joined->all(), options), wanted(whole, options)), 1e-12) << degree;
+  }
+}
+
 STOA_PROCESS_TEST(SequenceAttention, EqualsOneProcessInChunksOfManyTiles, 2) {
   const auto joined = World::join(read_place());
   const Sequences whole(1, 2 * 310, 2, 1, 16);

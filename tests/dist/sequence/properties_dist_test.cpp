@@ -1,4 +1,8 @@
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
 #include <cmath>
+#include <memory>
 #include <optional>
 
 #include "dist/sequence/sequence_cases.h"
@@ -7,7 +11,17 @@
 #include "support/thrown.h"
 
 // What must hold of attention over ranks whatever computes it, and what the published code got wrong
-// (sequence-parallelism.md 6 and 7).
+// (sequence-parallelism.md 6 and 7). Its nine defects, and the tests that fail on each:
+//   1 gradients divided by N              GradientsAreSumsOverTheRanksNotMeans
+//   2 scores scaled by heads x head_dim   ScoresAreScaledByTheWidthOfAHead
+//   3 gradients summed across stages      Mesh.GradientsAreSummedWithinAStage
+//   4 a head that one rank has: hangs     GradientBuckets.CountAMissingGradientAsZero
+//   5 means of chunks' means, NaN         ParallelText, "masked, chunks without a target"
+//   6 one dropout mask for all            ChunksHeadsAndSeedsAllHaveDropoutOfTheirOwn
+//   7 a new buffer each step, no overlap  TheRingUsesAsManyBuffersWhateverItsLength
+//   8 order of messages by global rank    WorksInGroupsThatArePartsOfTheWorld
+//   9 rings of rings mixed up, overflow   SequenceAttention.CrossesRingsThatAreNotAsManyAsTheirRanks,
+//                                         ScoresOfChunksMayBeTenThousandApart
 namespace stoa::test {
 namespace {
 
@@ -188,6 +202,38 @@ STOA_PROCESS_TEST(SequenceProperties, WorksInGroupsThatArePartsOfTheWorld, 5) {
     options.order = TokenOrder::kZigzag;
     EXPECT_LT(difference(found(whole, group, options), wanted(whole, options)), 1e-12) << text_of(options);
   }
+}
+
+/// Counts tensors of some size or more that this thread allocates.
+struct Allocations final : c10::MemoryReportingInfoBase {
+  explicit Allocations(std::int64_t size) : least(size) {}
+  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device) override {
+    count += size >= least ? 1 : 0;
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  std::int64_t least;
+  int count = 0;
+};
+
+int buffers_of_a_pass(Group& group) {
+  constexpr std::int64_t kChunk = 256;
+  const Sequences whole(1, group.size() * kChunk, 2, 2, 16, at::kFloat);
+  const auto chunk = [&](const at::Tensor& x) {
+    return x.narrow(1, group.rank() * kChunk, kChunk).contiguous().requires_grad_();
+  };
+  const auto q = chunk(whole.q), k = chunk(whole.k), v = chunk(whole.v), grad = chunk(whole.grad).detach();
+  const auto counted = std::make_shared<Allocations>(2 * k.numel() * 4);  // keys and values travel together
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counted);
+  sequence_attention(q, k, v, group, {}).backward(grad);
+  return counted->count;
+}
+
+STOA_PROCESS_TEST(SequenceProperties, TheRingUsesAsManyBuffersWhateverItsLength, 5) {
+  const auto joined = World::join(read_place());
+  const auto three = joined->make_group("three", {0, 1, 2}), two = joined->make_group("two", {3, 4});
+  const int of_five = buffers_of_a_pass(joined->all());
+  EXPECT_GT(of_five, 0);
+  EXPECT_EQ(buffers_of_a_pass(three ? *three : *two), of_five);
 }
 
 STOA_PROCESS_BODY(one_leaves) {

@@ -26,7 +26,7 @@ class ChunkExchange final : public nn::TokenExchange {
     attention.causal = options.causal;
     attention.valid = valid_;
     attention.dropout = {options.dropout, ops::dropout_seed(options.dropout), ops::batch_part().first_sample,
-                         0};
+                         options.first_head};
     return sequence_attention(parts[0], parts[1], parts[2], *split_.group, attention).reshape({-1, dim});
   }
 
