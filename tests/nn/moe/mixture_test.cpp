@@ -8,6 +8,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/nn/moe/mixture.h"
+#include "stoa/ops/dropout.h"
 #include "support/thrown.h"
 
 namespace stoa::nn {
@@ -121,6 +122,26 @@ TEST(MixtureLayer, EvaluationDoesNotDependOnTheBatch) {
   const auto whole = mixture->forward(x).output;
   for (std::int64_t i = 0; i < 5; ++i)
     expect_close(mixture->forward(x.narrow(0, i, 1)).output, whole.narrow(0, i, 1));
+}
+
+TEST(MixtureLayer, DrawsNoiseAndDropoutByATokensPlaceInTheBatch) {
+  auto options = options_of(4, 2);
+  options.router.noise = 1;
+  options.dropout = 0.4;
+  auto mixture = make(options);
+  const auto x = input(5, 4);
+  const auto part = [&](std::int64_t begin, std::int64_t end, std::uint64_t seed) {
+    const ops::BatchPartScope scope({begin, seed});
+    return mixture->forward(x.slice(0, begin, end)).output.detach();
+  };
+  const auto whole = part(0, 5, 9);
+  expect_close(at::cat({part(0, 2, 9), part(2, 5, 9)}), whole);
+  EXPECT_FALSE(part(0, 5, 10).allclose(whole));
+  // packed sequences name their tokens themselves
+  const ops::BatchPartScope scope({0, 9});
+  const auto order = at::tensor({3, 0, 2}, at::kLong);
+  const auto packed = x[0].index_select(0, order).unsqueeze(0);
+  expect_close(mixture->forward(packed, order).output[0], whole[0].index_select(0, order));
 }
 
 TEST(MixtureLayer, TokenWithAllChoicesDroppedGetsZero) {

@@ -97,14 +97,26 @@ TEST(Selection, TopExpertsEqualTheStableSort) {
 
 TEST(Selection, SlotsEqualTheSortedForm) {
   at::manual_seed(3);
-  const RoutingGroups groups{50, 16};
   const auto p = at::randint(5, {50, 6}, at::kDouble);
   const auto index = top_experts(p, 3);
   const auto first = p.gather(1, index).select(1, 0);
-  for (const auto fill : {FillOrder::kToken, FillOrder::kChoice, FillOrder::kPriority})
-    for (const auto& capacity : std::vector<std::vector<std::int64_t>>{{}, {4, 9, 5, 1}})
-      EXPECT_TRUE(at::equal(fill_slots(index, first, groups, 6, fill, capacity),
-                            selection_reference::fill_slots(index, first, groups, 6, fill, capacity)));
+  for (const auto& groups : {RoutingGroups{50, 16}, RoutingGroups{50, 16, 7}})
+    for (const auto fill : {FillOrder::kToken, FillOrder::kChoice, FillOrder::kPriority})
+      for (const auto& capacity : std::vector<std::vector<std::int64_t>>{{}, {4, 9, 5, 1}})
+        EXPECT_TRUE(at::equal(fill_slots(index, first, groups, 6, fill, capacity),
+                              selection_reference::fill_slots(index, first, groups, 6, fill, capacity)));
+}
+
+TEST(Selection, FirstGroupMayBeginElsewhere) {
+  const RoutingGroups groups{5, 4, 3};  // one token of the first, and the second
+  EXPECT_EQ(groups.count(), 2);
+  EXPECT_EQ(groups.begin(0), 0);
+  EXPECT_EQ(groups.end(0), 1);
+  EXPECT_EQ(groups.begin(1), 1);
+  EXPECT_EQ(groups.end(1), 5);
+  const auto index = at::zeros({5, 1}, at::kLong);
+  const auto slots = fill_slots(index, at::zeros({5}), groups, 2, FillOrder::kChoice, {1, 3});
+  EXPECT_EQ(numbers(slots), (std::vector<std::int64_t>{0, 0, 1, 2, -1}));
 }
 
 // Expert choice

@@ -5,6 +5,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/nn/moe/expert_rows.h"
 #include "stoa/nn/part_scope.h"
 
 namespace stoa::nn {
@@ -20,9 +21,10 @@ void check_options(const MixtureOptions& options) {
         format("a mixture's dropout is {}; a number from 0 to below 1 is needed", options.dropout));
 }
 
-// Zeros with probability p, the rest scaled so that the mean stays 1.
-at::Tensor dropout_mask(std::int64_t rows, std::int64_t width, double p, const at::TensorOptions& options) {
-  return at::empty({rows, width}, options).bernoulli_(1 - p).div_(1 - p);
+// A number for each assignment by its token's key: a token goes to an expert once at most.
+at::Tensor assignment_keys(const at::Tensor& token_keys, const ops::Assignments& assignments,
+                           std::int64_t experts) {
+  return token_keys.index_select(0, assignments.token.cpu()) * experts + assignments.expert.cpu();
 }
 
 }  // namespace
@@ -43,35 +45,34 @@ MixtureImpl::MixtureImpl(MixtureOptions options) : options_(std::move(options)) 
   normal_(b_out, 1e-6);
 }
 
-MixtureOutput MixtureImpl::forward(const at::Tensor& x) {
+MixtureOutput MixtureImpl::forward(const at::Tensor& x, const at::Tensor& keys) {
   MixtureOutput result;
-  result.routing = in_part("router", [&] { return router->forward(x); });
+  result.routing = in_part("router", [&] { return router->forward(x, keys, exchange_.get()); });
   result.statistics = result.routing.statistics;
   const auto& assignments = result.routing.assignments;
   const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
+  const auto rows = x.flatten(0, 1);
   if (int8_ && !is_training()) {
-    result.output = int8_->mixture(x.flatten(0, 1).to(at::kFloat), assignments, settings)
-                        .to(x.scalar_type())
-                        .view(x.sizes());
+    result.output =
+        int8_->mixture(rows.to(at::kFloat), assignments, settings).to(x.scalar_type()).view(x.sizes());
     return result;
   }
-  at::Tensor hidden_mask;
-  at::Tensor output_mask;
-  if (is_training() && options_.dropout > 0) {
-    const auto mask = [&](std::int64_t width) {
-      return dropout_mask(assignments.token.size(0), width, options_.dropout, w_in.options());
-    };
-    hidden_mask = mask(options_.hidden);
-    output_mask = mask(options_.dim);
-  }
-  result.output = ops::mixture(x.flatten(0, 1), assignments, {w_in, b_in, w_out, b_out}, settings,
-                               hidden_mask, output_mask)
-                      .view(x.sizes());
+  const auto experts = options_.router.experts;
+  ExpertDropout dropout;
+  if (is_training() && options_.dropout > 0)
+    dropout = {options_.dropout,
+               assignment_keys(keys.defined() ? keys : token_keys(x), assignments, experts)};
+  const ops::ExpertWeights weights{w_in, b_in, w_out, b_out};
+  const bool all_here = !exchange_ || exchange_->holders() == 1;
+  const auto output = all_here
+                          ? mix_here(rows, assignments, weights, settings, dropout)
+                          : mix_at_holders(rows, assignments, experts, weights, settings, dropout, exchange_);
+  result.output = output.view(x.sizes());
   return result;
 }
 
 std::map<std::string, std::int64_t> MixtureImpl::slices() const {
-  const auto experts = options_.router.experts;
+  const auto experts = w_in.size(0);
   return {{"w_in", experts}, {"b_in", experts}, {"w_out", experts}, {"b_out", experts}};
 }
 

@@ -7,7 +7,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "stoa/nn/moe/expert_exchange.h"
 #include "stoa/nn/moe/router.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/ops/mixture.h"
@@ -32,25 +34,31 @@ struct MixtureOutput {
 };
 
 /// Mixture-of-experts perceptron (widenet.md 2.2). Experts are stacked tensors, each expert initialised on
-/// its own: Glorot-uniform weights, biases N(0, 1e-6^2).
+/// its own: Glorot-uniform weights, biases N(0, 1e-6^2). Several processes may each hold some of the experts,
+/// and each have a part of a training batch.
 class MixtureImpl : public torch::nn::Module, public HasSlices {
  public:
   explicit MixtureImpl(MixtureOptions options);
-  /// x [samples, tokens, dim]
-  MixtureOutput forward(const at::Tensor& x);
+  /// x [samples, tokens, dim]; keys as Router's
+  MixtureOutput forward(const at::Tensor& x, const at::Tensor& keys = {});
   std::map<std::string, std::int64_t> slices() const override;
   /// From now on the evaluation mode computes the experts in 8 bits, with their weights as they are now;
   /// training mode and the weights themselves stay as they are. Throws DeviceError where the CPU cannot
   /// (ops::Int8Experts).
   void round_to_int8();
   const MixtureOptions& options() const { return options_; }
+  /// From now on tokens and experts of other processes are reached. The caller has left in w_in, b_in, w_out
+  /// and b_out the experts that the exchange says are held here. null: all is here again.
+  void use_exchange(std::shared_ptr<const ExpertExchange> exchange) { exchange_ = std::move(exchange); }
 
   Router router{nullptr};
-  at::Tensor w_in, b_in, w_out, b_out;  ///< [E, dim, hidden], [E, hidden], [E, hidden, dim], [E, dim]
+  /// [E, dim, hidden], [E, hidden], [E, hidden, dim], [E, dim]; E are those held here
+  at::Tensor w_in, b_in, w_out, b_out;
 
  private:
   MixtureOptions options_;
   std::shared_ptr<const ops::Int8Experts> int8_;
+  std::shared_ptr<const ExpertExchange> exchange_;
 };
 TORCH_MODULE(Mixture);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "stoa/base/options.h"
+#include "stoa/nn/moe/expert_exchange.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/ops/mixture.h"
 
@@ -56,7 +57,8 @@ struct RouterOptions {
 /// dropped.
 std::int64_t expert_capacity(std::int64_t tokens, double factor, const RouterOptions& options);
 
-/// What one call of a router says of itself; `groups` is the number of routing groups.
+/// What one call of a router says of itself; `groups` is the number of routing groups. Where groups have
+/// tokens of several processes, everything but `kept` is about the tokens of all.
 struct RoutingStatistics {
   at::Tensor fraction;     ///< m [groups, E]: share of assignments before dropping, constant for the gradient
   at::Tensor probability;  ///< p [groups, E]: mean router probability (noisy in training); differentiable
@@ -79,16 +81,20 @@ struct Routing {
 
 /// Routes from logits [samples, tokens, E] (fp32 or fp64). `noise` is added in training by the caller of this
 /// function through `noisy`: pass the noisy logits as `logits` and the clean ones as `clean` (needed for
-/// V-MoE's losses; may be undefined). `training` picks the capacity factor.
-Routing route(const at::Tensor& logits, const at::Tensor& clean, const RouterOptions& options, bool training);
+/// V-MoE's losses; may be undefined). `training` picks the capacity factor. With an exchange, a training
+/// batch's tokens are routed as if all parts were here.
+Routing route(const at::Tensor& logits, const at::Tensor& clean, const RouterOptions& options, bool training,
+              const ExpertExchange* exchange = nullptr);
 
 /// s = x W + noise, then route(). W [dim, E], no bias, Glorot-uniform. Softmax and all losses are computed in
-/// fp32 at least, also under autocast.
+/// fp32 at least, also under autocast. On the CPU the noise of a token depends, as dropout does, on the
+/// call's number and the token's key alone, not on how batches are cut or dealt out.
 class RouterImpl : public torch::nn::Module {
  public:
   RouterImpl(std::int64_t dim, RouterOptions options);
-  /// x [samples, tokens, dim]
-  Routing forward(const at::Tensor& x);
+  /// x [samples, tokens, dim]; keys [samples * tokens] as token_keys() makes them, where given: `x` is then
+  /// packed sequences, which are one group.
+  Routing forward(const at::Tensor& x, const at::Tensor& keys = {}, const ExpertExchange* exchange = nullptr);
   const RouterOptions& options() const { return options_; }
 
   at::Tensor weight;  ///< [dim, E]
@@ -97,6 +103,10 @@ class RouterImpl : public torch::nn::Module {
   RouterOptions options_;
 };
 TORCH_MODULE(Router);
+
+/// Numbers of the tokens of x [samples, tokens, ...] in the whole step's batch (ops::BatchPart): [samples *
+/// tokens] int64 on the CPU.
+at::Tensor token_keys(const at::Tensor& x);
 
 /// The losses of all calls of one forward pass (weights applied: "balance", "router_z", "importance", "load",
 /// each only where its weight is set) and their statistics by depth: "router.load" [calls, E] (shares before

@@ -137,7 +137,7 @@ at::Tensor fill_slots(const at::Tensor& index, const at::Tensor& first_gate, con
                       std::int64_t experts, FillOrder fill, const std::vector<std::int64_t>& capacity) {
   const auto k = index.size(1);
   const auto numbers = at::arange(index.numel(), index.options());
-  const auto group = numbers.floor_divide(k * groups.size);
+  const auto group = (numbers + k * groups.offset).floor_divide(k * groups.size);
   auto order = numbers;  // assignments (token * K + choice) as they are served
   if (fill != FillOrder::kToken) {
     if (fill == FillOrder::kPriority)

@@ -11,13 +11,15 @@
 // The decisions of a router, without gradients. Internal to nn/moe/ and its tests.
 namespace stoa::nn {
 
-/// Consecutive groups of `size` tokens that share one capacity; the last may be smaller.
+/// Consecutive groups of `size` tokens that share one capacity; the last may be smaller. The first lacks the
+/// `offset` tokens of it that are elsewhere.
 struct RoutingGroups {
   std::int64_t tokens = 0;
   std::int64_t size = 0;
-  std::int64_t count() const { return (tokens + size - 1) / size; }
-  std::int64_t begin(std::int64_t group) const { return group * size; }
-  std::int64_t end(std::int64_t group) const { return std::min(tokens, (group + 1) * size); }
+  std::int64_t offset = 0;
+  std::int64_t count() const { return (offset + tokens + size - 1) / size; }
+  std::int64_t begin(std::int64_t group) const { return std::max(std::int64_t{0}, group * size - offset); }
+  std::int64_t end(std::int64_t group) const { return std::min(tokens, (group + 1) * size - offset); }
 };
 
 /// Each token's k most probable experts in falling order; equal probabilities go to the lower expert.
@@ -36,10 +38,11 @@ at::Tensor fill_slots(const at::Tensor& index, const at::Tensor& first_gate, con
 std::pair<at::Tensor, at::Tensor> top_tokens(const at::Tensor& probabilities, const RoutingGroups& groups,
                                              const std::vector<std::int64_t>& capacity);
 
-/// Means over the tokens of each group: [tokens, E] -> [groups, E]; differentiable.
+/// Means over the tokens of each group, all of which are whole: [tokens, E] -> [groups, E]; differentiable.
 at::Tensor group_mean(const at::Tensor& values, const RoutingGroups& groups);
 
-/// How often each expert is named in each group: index [tokens, K] -> [groups, E] int64.
+/// How often each expert is named in each group, all of which are whole: index [tokens, K] -> [groups, E]
+/// int64.
 at::Tensor count_by_group(const at::Tensor& index, const RoutingGroups& groups, std::int64_t experts);
 
 /// The same as sorts in ATen: what devices other than the CPU use, and the CPU loops are tested against.
