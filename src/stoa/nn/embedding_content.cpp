@@ -150,10 +150,15 @@ EmbeddingTables::State::State(std::vector<std::int64_t> field_sizes, EmbeddingOp
       last_norms(empty_histogram()) {
   extend(0);
   for (std::int64_t field = 0; field < fields(); ++field) check_size(field, size(field));
-  for (std::int64_t field = 0; field < fields(); ++field) set_table(field, make_table(size(field)));
+}
+
+void EmbeddingTables::State::make_tables() {
+  if (tables.empty() || tables.front().defined()) return;
+  for (std::int64_t field = 0; field < fields(); ++field) set_table(field, make_table(held(field)));
 }
 
 at::Tensor EmbeddingTables::State::make_table(std::int64_t rows) const {
+  if (rows == 0) return at::zeros({0, rule.format.stride()}, at::kFloat);  // there are no pages of no bytes
   return map_table(rows, rule.format.stride(), options.storage, options.absent != AbsentRows::kDense);
 }
 
@@ -164,14 +169,16 @@ void EmbeddingTables::State::draw_rows(std::int64_t field, const at::Tensor& tab
   const auto stream = static_cast<std::uint64_t>(options.same_rows ? 0 : field);
   float* const begin = table.mutable_data_ptr<float>();
   at::parallel_for(first, table.size(0), kBlock, [&](std::int64_t from, std::int64_t to) {
-    for (auto id = from; id < to; ++id)
-      draw_row(begin + id * stride, options.dim, options.init_std,
-               RandomStream(mix_seed({seed, stream, static_cast<std::uint64_t>(id)})));
+    for (auto place = from; place < to; ++place)
+      draw_row(begin + place * stride, options.dim, options.init_std,
+               RandomStream(mix_seed({seed, stream, static_cast<std::uint64_t>(split.id(field, place))})));
   });
 }
 
 void EmbeddingTables::State::draw() {
-  if (std::exchange(drawn, true)) return;
+  if (drawn) return;
+  make_tables();
+  drawn = true;
   for (std::int64_t field = 0; field < fields(); ++field)
     draw_rows(field, tables[static_cast<std::size_t>(field)], 0);
 }
@@ -180,7 +187,6 @@ void EmbeddingTables::State::set_table(std::int64_t field, const at::Tensor& tab
   const auto i = static_cast<std::size_t>(field);
   tables[i] = table;
   data[i] = table.mutable_data_ptr<float>();
-  sizes[i] = table.size(0);
 }
 
 void EmbeddingTables::State::extend(std::int64_t step) {
@@ -192,7 +198,7 @@ void EmbeddingTables::State::advance_all(std::int64_t now) {
   if (!served.empty()) return;  // all updates were done then
   const auto& kernels = ops::table_row_kernels();
   for (std::int64_t field = 0; field < fields(); ++field)
-    at::parallel_for(0, size(field), kBlock, [&](std::int64_t begin, std::int64_t end) {
+    at::parallel_for(0, held(field), kBlock, [&](std::int64_t begin, std::int64_t end) {
       kernels.advance_range(row(field, begin), end - begin, now, rule);
     });
 }
@@ -222,6 +228,8 @@ void EmbeddingTables::draw() {
 }
 
 EmbeddingTables::State& EmbeddingTables::drawn() const {
+  if (state_->given_up)
+    throw Error("all rows of these embedding tables have gone to process 0; use them there");
   state_->draw();
   return *state_;
 }
@@ -244,11 +252,15 @@ const EmbeddingOptions& EmbeddingTables::options() const {
 }
 
 at::Tensor EmbeddingTables::embeddings(std::int64_t field) {
-  return drawn().read_field(field).first;
+  const auto& s = drawn();
+  s.require_whole("copied");
+  return s.read_field(field).first;
 }
 
 at::Tensor EmbeddingTables::linear(std::int64_t field) {
-  return drawn().read_field(field).second;
+  const auto& s = drawn();
+  s.require_whole("copied");
+  return s.read_field(field).second;
 }
 
 std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::read_field(std::int64_t field) const {
@@ -273,8 +285,8 @@ void EmbeddingTables::set_weights(std::int64_t field, const at::Tensor& embeddin
   check_shape(linear, {s.size(field)}, format("linear weights of field {}", field));
   at::NoGradGuard no_grad;
   const auto& table = s.tables[static_cast<std::size_t>(field)];
-  table.narrow(1, 0, s.options.dim).copy_(embeddings);
-  table.select(1, s.options.dim).copy_(linear);
+  table.narrow(1, 0, s.options.dim).copy_(s.own_rows(field, embeddings));
+  table.select(1, s.options.dim).copy_(s.own_rows(field, linear));
   table.narrow(1, width, 2 * width).zero_();
   set_last_steps(table, 0, s.steps, s.rule.format);
 }
@@ -282,6 +294,7 @@ void EmbeddingTables::set_weights(std::int64_t field, const at::Tensor& embeddin
 void EmbeddingTables::grow(const std::vector<std::int64_t>& sizes) {
   auto& s = drawn();
   s.require_trainable();
+  s.require_whole("made larger");
   if (sizes.size() != s.sizes.size())
     throw DataError(
         format("embedding tables of {} fields cannot grow to {} fields", s.sizes.size(), sizes.size()));
@@ -304,17 +317,18 @@ void EmbeddingTables::grow(const std::vector<std::int64_t>& sizes) {
     table.narrow(0, 0, before).copy_(s.tables[static_cast<std::size_t>(field)]);
     set_last_steps(table, before, s.steps, s.rule.format);
     s.set_table(field, table);
+    s.sizes[static_cast<std::size_t>(field)] = after;
   }
 }
 
 void EmbeddingTables::State::for_all_rows(
     std::int64_t field,
     const std::function<void(std::int64_t block, const float* rows, std::int64_t count)>& f) const {
-  const auto width = rule.format.width(), blocks = (size(field) + kBlock - 1) / kBlock;
+  const auto width = rule.format.width(), rows_here = held(field), blocks = (rows_here + kBlock - 1) / kBlock;
   at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> rows(static_cast<std::size_t>(kBlock * width));
     for (auto block = first; block < last; ++block) {
-      const auto begin = block * kBlock, end = std::min(size(field), begin + kBlock);
+      const auto begin = block * kBlock, end = std::min(rows_here, begin + kBlock);
       if (served.empty()) {
         read(field, begin, end, {rows.data(), width, rows.data() + options.dim, width});
         f(block, rows.data(), end - begin);
@@ -329,15 +343,16 @@ void EmbeddingTables::State::for_all_rows(
 
 double EmbeddingTables::penalty() {
   const auto& s = drawn();
-  double sum = 0;
+  std::vector<double> sum = {0};
   for (std::int64_t field = 0; field < s.fields(); ++field) {
-    std::vector<double> sums(static_cast<std::size_t>((s.size(field) + kBlock - 1) / kBlock));
+    std::vector<double> sums(static_cast<std::size_t>((s.held(field) + kBlock - 1) / kBlock));
     s.for_all_rows(field, [&](std::int64_t block, const float* rows, std::int64_t count) {
       sums[static_cast<std::size_t>(block)] = square_sum(rows, count * s.rule.format.width());
     });
-    for (const double part : sums) sum += part;
+    for (const double part : sums) sum[0] += part;
   }
-  return s.options.l2 * sum;
+  s.sum_over_processes(sum);
+  return s.options.l2 * sum[0];
 }
 
 NormHistogram EmbeddingTables::weight_norms(std::int64_t field) {
@@ -351,6 +366,9 @@ NormHistogram EmbeddingTables::weight_norms(std::int64_t field) {
     const std::scoped_lock lock(mutex);
     for (std::size_t bin = 0; bin < part.rows.size(); ++bin) result.rows[bin] += part.rows[bin];
   });
+  std::vector<double> rows(result.rows.begin(), result.rows.end());
+  s.sum_over_processes(rows);
+  std::ranges::transform(rows, result.rows.begin(), [](double n) { return static_cast<std::int64_t>(n); });
   return result;
 }
 

@@ -87,6 +87,7 @@ bool is_served(const std::map<std::string, at::Tensor>& stored) {
 void EmbeddingTables::serve(ServedType type) {
   auto& s = drawn();
   s.require_trainable();
+  s.require_whole("exported");
   const bool bytes = type == ServedType::kInt8;
   const auto width = s.rule.format.width();
   const auto place = [&](std::int64_t rows, std::int64_t columns, at::ScalarType stored) {
@@ -125,6 +126,7 @@ void EmbeddingTables::State::require_trainable() const {
 
 void EmbeddingTables::State::load_served(const std::map<std::string, at::Tensor>& stored,
                                          const std::string& source) {
+  require_whole("read from an export");
   ServedTables found;
   for (std::size_t field = 0; field < sizes.size(); ++field) {
     const auto rows = find(stored, rows_name(field), source);

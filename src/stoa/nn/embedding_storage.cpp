@@ -104,7 +104,8 @@ std::map<std::string, at::Tensor> EmbeddingTables::state() const {
   if (!s.served.empty()) return served_state(s.served);
   std::map<std::string, at::Tensor> result;
   for (std::int64_t field = 0; field < s.fields(); ++field)
-    result[rows_name(field)] = s.tables[static_cast<std::size_t>(field)];
+    result[rows_name(field)] = s.exchange ? s.gathered(field) : s.tables[static_cast<std::size_t>(field)];
+  if (s.split.rank != 0) return {};
   result[kStepsName] = at::full({1}, s.steps, at::kLong);
   result[kUpdateName] = update_tensor(s.options);
   result[kNormsName] = at::tensor(s.last_norms.rows, at::kLong);
@@ -122,7 +123,9 @@ std::int64_t EmbeddingTables::State::check_state(const std::map<std::string, at:
         format("{}: tensor `{}` is {}; a step count from 0 to 2^31 - 2 is needed", source, kStepsName, made));
   for (std::int64_t field = 0; field < fields(); ++field) {
     const auto name = rows_name(field);
-    check_stored(stored, name, tables[static_cast<std::size_t>(field)], fewer, source);
+    const auto whole =
+        at::empty({size(field), rule.format.stride()}, at::device(at::kMeta).dtype(at::kFloat));
+    check_stored(stored, name, whole, fewer, source);
     check_last_steps(stored.at(name), made, rule.format, name, source);
   }
   stored_update(stored, options, source);
@@ -161,8 +164,9 @@ void EmbeddingTables::load(const std::map<std::string, at::Tensor>& stored, cons
   s.require_trainable();
   const auto made = s.check_state(stored, false, source);
   at::NoGradGuard no_grad;
+  s.make_tables();
   for (std::int64_t field = 0; field < s.fields(); ++field)
-    s.tables[static_cast<std::size_t>(field)].copy_(stored.at(rows_name(field)));
+    s.tables[static_cast<std::size_t>(field)].copy_(s.own_rows(field, stored.at(rows_name(field))));
   s.drawn = true;
   const auto norms = stored.at(kNormsName).contiguous();
   std::copy_n(norms.const_data_ptr<std::int64_t>(), norms.numel(), s.last_norms.rows.begin());
@@ -186,9 +190,10 @@ void EmbeddingTables::start_from(const std::map<std::string, at::Tensor>& stored
   AdamNumbers numbers(theirs.lr, theirs.betas[0], theirs.betas[1]);
   numbers.extend(made);
   numbers.set(rule);
+  s.make_tables();
   for (std::int64_t field = 0; field < s.fields(); ++field) {
     const auto& table = s.tables[static_cast<std::size_t>(field)];
-    const auto& rows = stored.at(rows_name(field));
+    const auto rows = s.own_rows(field, stored.at(rows_name(field)));
     if (!s.drawn) s.draw_rows(field, table, rows.size(0));
     table.narrow(0, 0, rows.size(0)).copy_(rows);
     at::parallel_for(0, rows.size(0), kBlock, [&](std::int64_t begin, std::int64_t end) {

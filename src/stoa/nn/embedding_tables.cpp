@@ -41,11 +41,13 @@ TouchedRows touched_rows(const ops::DistinctIds& where, const at::Tensor& gradie
   return rows;
 }
 
-/// Puts together the rows of two micro-batches: counts and gradients add up, those of `a` first.
+/// Puts together rows, field by field, their ids being in order in each part.
 class Merger {
  public:
-  Merger(const TouchedRows& a, const TouchedRows& b) : a_(a), b_(b), width_(a.gradients.size(1)) {
-    const auto most = a.ids.size() + b.ids.size();
+  explicit Merger(const std::vector<TouchedRows>& parts)
+      : parts_(parts), width_(parts.front().gradients.size(1)), at_(parts.size()) {
+    std::size_t most = 0;
+    for (const auto& part : parts) most += part.ids.size();
     rows_.ids.reserve(most);
     rows_.counts.reserve(most);
     rows_.gradients = at::empty({static_cast<std::int64_t>(most), width_}, at::kFloat);
@@ -54,8 +56,8 @@ class Merger {
 
   TouchedRows merge() {
     rows_.first.push_back(0);
-    for (std::size_t field = 0; field + 1 < a_.first.size(); ++field) {
-      merge_field(a_.first[field], a_.first[field + 1], b_.first[field], b_.first[field + 1]);
+    for (std::size_t field = 0; field + 1 < parts_.front().first.size(); ++field) {
+      merge_field(field);
       rows_.first.push_back(static_cast<std::int64_t>(rows_.ids.size()));
     }
     rows_.gradients = rows_.gradients.narrow(0, 0, rows_.first.back());
@@ -63,32 +65,37 @@ class Merger {
   }
 
  private:
-  void merge_field(std::int64_t i, std::int64_t end_a, std::int64_t k, std::int64_t end_b) {
-    while (i < end_a || k < end_b) {
-      const bool from_a = i < end_a && (k == end_b || a_.ids[index(i)] <= b_.ids[index(k)]);
-      const bool from_b = k < end_b && (i == end_a || b_.ids[index(k)] <= a_.ids[index(i)]);
-      if (from_a) take(a_, i);
-      if (!from_a)
-        take(b_, k);
-      else if (from_b)
-        add(k);
-      i += from_a ? 1 : 0;
-      k += from_b ? 1 : 0;
+  static constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max();
+
+  void merge_field(std::size_t field) {
+    for (std::size_t p = 0; p < parts_.size(); ++p) at_[p] = parts_[p].first[field];
+    const auto next = [&](std::size_t p) {
+      return at_[p] < parts_[p].first[field + 1] ? parts_[p].ids[index(at_[p])] : kEnd;
+    };
+    while (true) {
+      auto id = kEnd;
+      for (std::size_t p = 0; p < parts_.size(); ++p) id = std::min(id, next(p));
+      if (id == kEnd) return;
+      for (std::size_t p = 0; p < parts_.size(); ++p)
+        if (next(p) == id) take(parts_[p], id, at_[p]++);
     }
   }
-  void take(const TouchedRows& rows, std::int64_t i) {
-    rows_.ids.push_back(rows.ids[index(i)]);
-    rows_.counts.push_back(rows.counts[index(i)]);
-    to_ = std::copy_n(rows.gradients.const_data_ptr<float>() + i * width_, width_, to_);
-  }
-  void add(std::int64_t k) {
-    rows_.counts.back() += b_.counts[index(k)];
-    const float* const from = b_.gradients.const_data_ptr<float>() + k * width_;
-    std::transform(from, from + width_, to_ - width_, to_ - width_, [](float b, float a) { return a + b; });
+  void take(const TouchedRows& rows, std::int64_t id, std::int64_t i) {
+    const float* const from = rows.gradients.const_data_ptr<float>() + i * width_;
+    const bool begun = index(rows_.first.back()) < rows_.ids.size() && rows_.ids.back() == id;
+    if (begun) {
+      rows_.counts.back() += rows.counts[index(i)];
+      std::transform(from, from + width_, to_ - width_, to_ - width_, [](float b, float a) { return a + b; });
+    } else {
+      rows_.ids.push_back(id);
+      rows_.counts.push_back(rows.counts[index(i)]);
+      to_ = std::copy_n(from, width_, to_);
+    }
   }
 
-  const TouchedRows &a_, &b_;
+  const std::vector<TouchedRows>& parts_;
   std::int64_t width_;
+  std::vector<std::int64_t> at_;  ///< the next row of each part
   TouchedRows rows_;
   float* to_ = nullptr;
 };
@@ -110,6 +117,10 @@ float factor_for(double norm, double limit) {
 
 }  // namespace
 
+TouchedRows merged(std::vector<TouchedRows> parts) {
+  return parts.size() == 1 ? std::move(parts.front()) : Merger(parts).merge();
+}
+
 std::vector<float*> EmbeddingTables::State::addresses(const TouchedRows& rows) const {
   std::vector<float*> result(rows.ids.size());
   for (std::int64_t field = 0; field < fields(); ++field)
@@ -118,30 +129,48 @@ std::vector<float*> EmbeddingTables::State::addresses(const TouchedRows& rows) c
   return result;
 }
 
+void EmbeddingTables::State::copy_rows(float* const* places, std::int64_t count, bool bring_up,
+                                       float* to) const {
+  const auto width = rule.format.width(), dim = rule.format.dim;
+  const auto& kernels = ops::table_row_kernels();
+  for (std::int64_t i = 0; i < count; i += kAtOnce) {
+    const auto some = std::min(kAtOnce, count - i);
+    if (bring_up) kernels.advance(places + i, some, steps, rule);
+    kernels.read(places + i, some, steps, rule, {to + i * width, width, to + i * width + dim, width});
+  }
+}
+
 std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::rows_for_training(const at::Tensor& ids) {
   require_trainable();
   const auto where = ops::distinct_ids(ids, sizes);
-  const auto width = rule.format.width(), dim = rule.format.dim;
-  const auto rows = at::empty({where->distinct(), width}, at::kFloat);
-  float* const to = rows.mutable_data_ptr<float>();
-  const auto& kernels = ops::table_row_kernels();
-  at::parallel_for(0, where->distinct(), kGrain, [&](std::int64_t begin, std::int64_t end) {
-    float* places[kAtOnce];
-    by_field(where->first, begin, end, [&](std::int64_t field, std::int64_t i, std::int64_t until) {
-      for (; i < until; i += kAtOnce) {
-        const auto count = std::min(kAtOnce, until - i);
-        for (std::int64_t k = 0; k < count; ++k) places[k] = row(field, where->ids[index(i + k)]);
-        kernels.advance(places, count, steps, rule);
-        kernels.read(places, count, steps, rule, {to + i * width, width, to + i * width + dim, width});
-      }
+  const auto width = rule.format.width();
+  at::Tensor rows;
+  if (exchange) {
+    rows = fetch_rows(where->first, where->ids, /*learn=*/true);
+  } else {
+    rows = at::empty({where->distinct(), width}, at::kFloat);
+    float* const to = rows.mutable_data_ptr<float>();
+    at::parallel_for(0, where->distinct(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      float* places[kAtOnce];
+      by_field(where->first, begin, end, [&](std::int64_t field, std::int64_t i, std::int64_t until) {
+        for (; i < until; i += kAtOnce) {
+          const auto count = std::min(kAtOnce, until - i);
+          for (std::int64_t k = 0; k < count; ++k) places[k] = row(field, where->ids[index(i + k)]);
+          copy_rows(places, count, /*bring_up=*/true, to + i * width);
+        }
+      });
     });
-  });
+  }
   rows.requires_grad_();
   lookups.push_back({where, rows});
   return ops::spread_rows(rows, where);
 }
 
-std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::rows_for_reading(const at::Tensor& ids) const {
+std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::rows_for_reading(const at::Tensor& ids) {
+  if (exchange) {
+    const auto where = ops::distinct_ids(ids, sizes);
+    return ops::spread_rows(fetch_rows(where->first, where->ids, /*learn=*/false), where);
+  }
   const auto values = ids.to(at::kLong).contiguous();
   if (!served.empty()) {
     std::vector<at::Tensor> embeddings, linear;
@@ -172,21 +201,34 @@ std::pair<at::Tensor, at::Tensor> EmbeddingTables::State::rows_for_reading(const
 
 void EmbeddingTables::State::gather_gradients() {
   std::vector<Lookup> waiting;
+  std::vector<TouchedRows> parts;
   for (const auto& lookup : lookups) {
     const auto& gradient = lookup.rows.grad();
-    if (!gradient.defined()) {
+    if (gradient.defined())
+      parts.push_back(touched_rows(*lookup.where, gradient));
+    else
       waiting.push_back(lookup);
-      continue;
-    }
-    auto rows = touched_rows(*lookup.where, gradient);
-    touched = touched ? Merger(*touched, rows).merge() : std::move(rows);
   }
   lookups = std::move(waiting);
+  if (std::exchange(looked_up, false)) {
+    auto own = parts.empty() ? no_rows() : merged(std::move(parts));
+    parts.clear();
+    parts.push_back(send_gradients(own));
+  }
+  if (parts.empty()) return;
+  if (touched) parts.insert(parts.begin(), std::move(*touched));
+  touched = merged(std::move(parts));
+}
+
+TouchedRows EmbeddingTables::State::no_rows() const {
+  return {
+      std::vector<std::int64_t>(sizes.size() + 1), {}, {}, at::empty({0, rule.format.width()}, at::kFloat)};
 }
 
 void EmbeddingTables::State::clear_gradients() {
   lookups.clear();
   touched.reset();
+  looked_up = false;
 }
 
 std::vector<ops::RowLimit> EmbeddingTables::State::limits(const TouchedRows& rows,
@@ -217,8 +259,9 @@ std::vector<ops::RowLimit> EmbeddingTables::State::limits(const TouchedRows& row
     kernels.squares(places.data() + begin, gradients + begin * rule.format.width(), end - begin, rule,
                     of_gradients.data() + begin, of_weights.data() + begin);
   });
-  const auto gradient_sums = field_sums(of_gradients, rows.first),
-             weight_sums = field_sums(of_weights, rows.first);
+  auto gradient_sums = field_sums(of_gradients, rows.first), weight_sums = field_sums(of_weights, rows.first);
+  sum_over_processes(gradient_sums);
+  sum_over_processes(weight_sums);
   auto result = all({0, kNone, 1});
   for (std::size_t field = 0; field < result.size(); ++field) {
     const double norm =
@@ -245,9 +288,13 @@ void EmbeddingTables::zero_grad() {
 
 double EmbeddingTables::squared_gradient() const {
   state_->gather_gradients();
-  if (!state_->touched) return 0;
-  const auto& gradients = state_->touched->gradients;
-  return ops::optimizer_kernels<float>().square_sum(gradients.const_data_ptr<float>(), gradients.numel());
+  std::vector<double> sum = {0};
+  if (state_->touched) {
+    const auto& gradients = state_->touched->gradients;
+    sum[0] = ops::optimizer_kernels<float>().square_sum(gradients.const_data_ptr<float>(), gradients.numel());
+  }
+  state_->sum_over_processes(sum);
+  return sum[0];
 }
 
 std::vector<std::pair<std::string, double>> EmbeddingTables::step() {
@@ -256,11 +303,7 @@ std::vector<std::pair<std::string, double>> EmbeddingTables::step() {
   s.gather_gradients();
   const auto now = s.steps + 1;
   s.extend(now);
-  const TouchedRows rows = s.touched ? std::move(*s.touched)
-                                     : TouchedRows{std::vector<std::int64_t>(s.sizes.size() + 1),
-                                                   {},
-                                                   {},
-                                                   at::empty({0, s.rule.format.width()}, at::kFloat)};
+  const TouchedRows rows = s.touched ? std::move(*s.touched) : s.no_rows();
   s.clear_gradients();
   const auto places = s.addresses(rows);
   const auto count = static_cast<std::int64_t>(places.size());
@@ -279,13 +322,21 @@ std::vector<std::pair<std::string, double>> EmbeddingTables::step() {
   s.steps = now;
   // rows just touched have had this step already
   if (s.options.absent == AbsentRows::kDense) s.advance_all(now);
-  double sum = 0;
-  for (const float norm : norms) sum += norm;
-  s.last_norms = histogram_of(norms);
-  const auto share = [&](double part) { return count == 0 ? 0.0 : part / static_cast<double>(count); };
-  return {{"clip_frac", share(static_cast<double>(clipped.load()))},
-          {"ids_per_batch", static_cast<double>(count)},
-          {"row_norm", share(sum)}};
+  return s.finish_step(norms, clipped.load());
+}
+
+std::vector<std::pair<std::string, double>> EmbeddingTables::State::finish_step(
+    const std::vector<float>& norms, std::int64_t clipped) {
+  last_norms = histogram_of(norms);
+  std::vector<double> sums = {static_cast<double>(clipped), static_cast<double>(norms.size()), 0};
+  for (const float norm : norms) sums[2] += norm;
+  for (const auto rows : last_norms.rows) sums.push_back(static_cast<double>(rows));
+  sum_over_processes(sums);
+  for (std::size_t bin = 0; bin < last_norms.rows.size(); ++bin)
+    last_norms.rows[bin] = static_cast<std::int64_t>(sums[3 + bin]);
+  const double rows = sums[1];
+  const auto share = [&](double part) { return rows == 0 ? 0.0 : part / rows; };
+  return {{"clip_frac", share(sums[0])}, {"ids_per_batch", rows}, {"row_norm", share(sums[2])}};
 }
 
 }  // namespace stoa::nn

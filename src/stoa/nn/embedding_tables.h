@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stoa/base/options.h"
+#include "stoa/nn/embedding_exchange.h"
 #include "stoa/nn/sparse_weights.h"
 
 namespace stoa::nn {
@@ -73,10 +74,15 @@ struct EmbeddingRows {
 /// the number of threads. Copies of weights, penalties and histograms read rows as if caught up and change
 /// nothing.
 ///
+/// Rows can be split over processes (SplitsRows): ids go to the processes that have their rows, the rows come
+/// back, each distinct one of a lookup once; gradients, summed over a process's step, go the same way at
+/// squared_gradient() or step(), after the last backward pass, and are added in the order of the processes.
+/// So a row gets the numbers of one process but for rounding, and the bits of no other number of processes.
+///
 /// state(): "tables.rows.FIELD" [size, 3 (dim + 1) + 1], the last column being the bits of an int32,
 /// "tables.steps", "tables.update" (the options that put-off updates need), "tables.gradient_norms" and,
 /// where it has a name, "tables.vocabulary".
-class EmbeddingTables : public SparseWeights {
+class EmbeddingTables : public SparseWeights, public SplitsRows {
  public:
   /// Draws the embeddings from N(0, init_std^2), rows independent of one another and of the number of
   /// threads: at draw(), or when they are first needed, so that a stored state is loaded into memory that
@@ -99,9 +105,15 @@ class EmbeddingTables : public SparseWeights {
   void load(const std::map<std::string, at::Tensor>& state, const std::string& source) override;
   void start_from(const std::map<std::string, at::Tensor>& state, const std::string& source) override;
 
+  void split(std::shared_ptr<RowExchange> exchange) override;
+  bool is_split() const override;
+  void look_up_nothing() override;
+  void join() override;
+
   const std::vector<std::int64_t>& sizes() const;
   const EmbeddingOptions& options() const;
-  /// Copies of one field's weights, all updates done: embeddings [size, dim], linear [size].
+  /// Copies of one field's weights, all updates done: embeddings [size, dim], linear [size]. Not of split
+  /// tables.
   at::Tensor embeddings(std::int64_t field);
   at::Tensor linear(std::int64_t field);
   /// Draws the starting weights now, unless that is done or a state was loaded.
@@ -112,7 +124,7 @@ class EmbeddingTables : public SparseWeights {
   void name_vocabulary(std::string own, std::string grown_from);
   /// Replaces one field's weights (moments become 0): for tests, weights from elsewhere and warm starts.
   void set_weights(std::int64_t field, const at::Tensor& embeddings, const at::Tensor& linear);
-  /// Makes tables larger: new rows are drawn anew, old ones stay as they are.
+  /// Makes tables larger: new rows are drawn anew, old ones stay as they are. Not of split tables.
   void grow(const std::vector<std::int64_t>& sizes);
   /// Sum of lambda w^2 over all weights: what the published loss adds (cowclip.md 2.3). A pass over the
   /// tables.
