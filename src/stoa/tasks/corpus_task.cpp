@@ -12,6 +12,7 @@
 #include "stoa/data/find.h"
 #include "stoa/data/text/masking.h"
 #include "stoa/data/text/prepared_text.h"
+#include "stoa/nn/split_vocabulary.h"
 #include "stoa/ops/linear.h"
 #include "stoa/tasks/classification_exhibits.h"
 #include "stoa/tasks/label_smoothing.h"
@@ -72,16 +73,21 @@ std::pair<nn::PackedTokens, at::Tensor> CorpusTask::pack(const Batch& batch) con
 CorpusTask::Answer CorpusTask::answer(const Batch& batch) {
   const auto [tokens, targets] = pack(batch);
   auto output = model_->forward(tokens);
+  if (output.link.defined()) return {{output.link, {}, {}}, {}, {}, tokens.exchange, output.stages};
   // of a masked sequence a seventh of the tokens is asked for: the head sees no others
   const auto asked = targets.ne(kNoTarget).nonzero().squeeze(1);
   const bool all = asked.numel() == targets.numel();
   Answer answer;
   answer.exchange = tokens.exchange;
+  answer.stages = std::move(output.stages);
   if (asked.numel() > 0) {
     const auto scores = model_->language_scores(all ? output.hidden : output.hidden.index_select(0, asked));
-    answer.tokens = ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias,
-                                              all ? targets : targets.index_select(0, asked),
-                                              label_smoothing_, kNoTarget);
+    const auto wanted = all ? targets : targets.index_select(0, asked);
+    answer.tokens = scores.exchange ? nn::split_cross_entropy(scores.rows, scores.weight, scores.bias, wanted,
+                                                              scores.vocabulary, label_smoothing_, kNoTarget,
+                                                              *scores.exchange)
+                                    : ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias,
+                                                                wanted, label_smoothing_, kNoTarget);
   } else {  // a part of the sequences without a target still takes part in the others' attention
     const auto none = output.hidden.new_empty({0});
     answer.tokens = {0 * output.hidden.sum(), none, none.to(at::kBool)};
@@ -96,6 +102,7 @@ LossResult CorpusTask::loss(const Batch& batch, const StepContext&) {
   auto found = answer(batch);
   LossResult result;
   result.loss = found.tokens.loss;
+  if (!found.known()) return result;
   result.metrics.push_back({"accuracy", found.tokens.correct.to(at::kFloat).mean()});
   result.side = found.side;
   if (batch.has("pair")) add_pairs(batch, found, result);
@@ -113,6 +120,21 @@ void CorpusTask::add_pairs(const Batch& batch, const Answer& found, LossResult& 
   result.side_metrics.push_back({"pair_accuracy", accuracy});
 }
 
+/// Of tokens: loss, those right, those asked for; of pairs: loss, those right.
+at::Tensor CorpusTask::sums_of(const Answer& found, const Batch& batch) {
+  std::vector<double> numbers = {found.tokens.row_loss.sum(at::kDouble).item<double>(),
+                                 found.tokens.correct.sum().item<double>(),
+                                 static_cast<double>(found.tokens.correct.numel()), 0, 0};
+  if (found.pairs.defined()) {
+    const auto truth = batch["pair"];
+    numbers[3] =
+        at::cross_entropy_loss(found.pairs.to(at::kDouble), truth, {}, at::Reduction::Sum).item<double>();
+    numbers[4] = found.pairs.argmax(1).eq(truth).sum().item<double>();
+  }
+  const auto sums = at::tensor(numbers, at::kDouble);
+  return found.exchange ? found.exchange->sum(sums) : sums;
+}
+
 Evaluation CorpusTask::evaluate(const EvaluateOptions& options) {
   const at::NoGradGuard no_gradients;
   const bool was_training = model_->is_training();
@@ -122,31 +144,23 @@ Evaluation CorpusTask::evaluate(const EvaluateOptions& options) {
   plan.workers = options.workers;
   const std::int64_t total = samples(eval_).size();
   std::int64_t done = 0;
-  // of tokens: loss, those right, those asked for; of pairs: loss, those right
   auto sums = at::zeros({5}, at::kDouble);
   const bool pairs = data_.objective == TextObjective::kMasked && data_.pairs != PairTask::kNone;
   StatisticsMean statistics;
+  std::shared_ptr<const nn::LayerExchange> stages;
   if (options.progress) options.progress(0, total);
   auto batches = eval_text_batches(eval_, plan);
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     batch = batch.to(device());
     const auto found = answer(batch);
-    std::vector<double> numbers = {found.tokens.row_loss.sum(at::kDouble).item<double>(),
-                                   found.tokens.correct.sum().item<double>(),
-                                   static_cast<double>(found.tokens.correct.numel()), 0, 0};
-    if (found.pairs.defined()) {
-      const auto truth = batch["pair"];
-      numbers[3] =
-          at::cross_entropy_loss(found.pairs.to(at::kDouble), truth, {}, at::Reduction::Sum).item<double>();
-      numbers[4] = found.pairs.argmax(1).eq(truth).sum().item<double>();
-    }
-    const auto more = at::tensor(numbers, at::kDouble);
-    sums += found.exchange ? found.exchange->sum(more) : more;
+    stages = found.stages;
+    if (found.known()) sums += sums_of(found, batch);
     statistics.add(found.side.statistics, batch.samples);
     done += batch.samples;
     if (options.progress) options.progress(done, total);
   }
   model_->train(was_training);
+  if (stages) stages->take_last(sums);
   const auto mean = [&](std::int64_t sum, double of) { return sums[sum].item<double>() / of; };
   const double asked = sums[2].item<double>();
   Evaluation evaluation;

@@ -62,6 +62,10 @@ class CorpusTask : public Task {
         pairs;  ///< [sequences, 2] scores; undefined without pairs, or where the first tokens are elsewhere
     nn::SideOutputs side;
     std::shared_ptr<const nn::TokenExchange> exchange;  ///< null where sequences are whole
+    /// Null where all layers are here. What was asked is known where the last one is; elsewhere the loss is
+    /// TextOutput::link, all else undefined.
+    std::shared_ptr<const nn::LayerExchange> stages;
+    bool known() const { return tokens.row_loss.defined(); }
   };
   Answer answer(const Batch& batch);
   TextModel& text_model() { return *model_; }
@@ -75,6 +79,7 @@ class CorpusTask : public Task {
   /// This process's tokens of a batch, and its targets [tokens].
   std::pair<nn::PackedTokens, at::Tensor> pack(const Batch& batch) const;
   at::Tensor targets(const Batch& batch) const;
+  static at::Tensor sums_of(const Answer& found, const Batch& batch);
   static void add_pairs(const Batch& batch, const Answer& found, LossResult& result);
   static const TextSamples& samples(const std::shared_ptr<const TextSamples>& samples);
 

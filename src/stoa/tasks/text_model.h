@@ -4,13 +4,16 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "stoa/nn/attention.h"
 #include "stoa/nn/description.h"
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/nn/packed_tokens.h"
+#include "stoa/nn/weight_split.h"
 #include "stoa/train/exhibit.h"
 
 namespace stoa {
@@ -36,6 +39,10 @@ struct TextModelInput {
 struct TextOutput {
   at::Tensor hidden;  ///< [tokens, dim], of all sequences end to end
   nn::SideOutputs side;
+  /// Where the layers are split over processes: how the others are reached, and in place of `hidden` and
+  /// `side`, where the last layers are elsewhere, a zero whose backward pass goes on from theirs.
+  at::Tensor link = {};
+  std::shared_ptr<const nn::LayerExchange> stages = nullptr;
 };
 
 /// The last product of a language model, left to be made with its loss: scores = rows weight^T + bias.
@@ -43,6 +50,10 @@ struct LanguageScores {
   at::Tensor rows;    ///< [rows, width]
   at::Tensor weight;  ///< [vocabulary, width]
   at::Tensor bias;    ///< [vocabulary], undefined for none
+  /// Where weight and bias are this process's shares of them (nn::split_cross_entropy): of how many tokens,
+  /// and how the others are reached. Else null.
+  std::int64_t vocabulary = 0;
+  std::shared_ptr<const nn::WeightExchange> exchange = nullptr;
 };
 
 /// What a causal model keeps of the tokens so far; the model knows what is in it.

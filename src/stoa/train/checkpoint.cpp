@@ -124,7 +124,8 @@ Checkpoint read_checkpoint(const fs::path& folder, bool weights_only) {
   checkpoint.step = written.at("step");
   checkpoint.state = written.at("state");
   checkpoint.model = read(kModel);
-  if (!weights_only) checkpoint.optimizer = read(kOptimizer);
+  if (!weights_only)  // of which a process may need only its shard
+    checkpoint.optimizer = map_safetensors(verified(kOptimizer)).tensors;
   if (written.at("files").contains(kAverage)) checkpoint.average = read(kAverage);
   if (written.at("files").contains(kSparse))
     checkpoint.sparse = map_safetensors(verified(kSparse)).tensors;  // tables may be larger than memory

@@ -7,21 +7,29 @@
 #include "stoa/base/checksum.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/dist/table_exchange.h"
 
 namespace stoa {
 namespace {
 
 void refuse_unknown(const dist::ParallelOptions& options) {
-  const auto refuse = [](const char* name, std::int64_t value, std::int64_t most) {
-    if (value > most)
-      throw ConfigError(
-          format("`parallel.{}` is {}, but training splits only the data and sequences so far; set it to {}",
-                 name, value, most));
-  };
-  refuse("tensor", options.tensor, 1);
-  refuse("pipeline", options.pipeline, 1);
-  refuse("expert", options.expert, 1);
-  refuse("zero", options.zero, 0);
+  if (options.pipeline > 1 && (options.zero > 0 || options.expert > 1))
+    throw ConfigError(
+        format("`parallel.pipeline` is {}, which does not go with `parallel.{}` = {} yet; set it to 1",
+               options.pipeline, options.zero > 0 ? "zero" : "expert",
+               options.zero > 0 ? options.zero : options.expert));
+  if (options.tensor > 1 && options.expert > 1)
+    throw ConfigError(
+        format("`parallel.tensor` is {}, which does not go with `parallel.expert` = {} yet; set it to 1",
+               options.tensor, options.expert));
+  if (options.zero > 2)
+    throw ConfigError(
+        "`parallel.zero` is 3, but weights are not shared out yet; 2 shares out optimiser states and "
+        "gradients");
+  if (options.zero > 0 && options.expert > 1)
+    throw ConfigError(
+        format("`parallel.zero` is {}, which does not go with `parallel.expert` = {} yet; set it to 0",
+               options.zero, options.expert));
 }
 
 }  // namespace
@@ -35,7 +43,11 @@ Team::Team(const dist::ParallelOptions& options) : options_(options) {
       throw ConfigError(
           format("the recipe's [parallel] is for {0} processes and this is one; start it with "
                  "stoa launch -n {0} -- train ..., or change `parallel.{1}`",
-                 wanted.size(), wanted.data > 1 ? "data" : "sequence"));
+                 wanted.size(),
+                 wanted.data > 1       ? "data"
+                 : wanted.sequence > 1 ? "sequence"
+                 : wanted.tensor > 1   ? "tensor"
+                                       : "pipeline"));
     return;
   }
   dist::WorldOptions world_options;
@@ -44,10 +56,43 @@ Team::Team(const dist::ParallelOptions& options) : options_(options) {
   mesh_.emplace(*world_, options);
 }
 
+std::string Team::refusal(const dist::ParallelOptions& options) {
+  try {
+    refuse_unknown(options);
+    return "";
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+}
+
 dist::SequenceSplit Team::split() const {
   if (!splits_sequences()) return {};
   return {mesh_->shared(dist::GroupKind::kSequence), options_.attention, options_.order,
           static_cast<int>(options_.ulysses)};
+}
+
+dist::SplitWeights Team::split_weights(torch::nn::Module& model) const {
+  if (alone() || mesh_->tensor().size() == 1) return {};
+  return {model, mesh_->shared(dist::GroupKind::kTensor)};
+}
+
+dist::SplitLayers Team::split_layers(torch::nn::Module& model) const {
+  if (alone() || mesh_->pipeline().size() == 1) return {};
+  return {model, mesh_->shared(dist::GroupKind::kPipeline)};
+}
+
+dist::ExpertParallel Team::share_experts(torch::nn::Module& model, bool together) const {
+  if (alone() || mesh_->data().size() == 1) return {};
+  if (mesh_->expert().size() == 1 && !dist::has_mixtures(model)) return {};
+  return {model,
+          {mesh_->shared(dist::GroupKind::kData), mesh_->shared(dist::GroupKind::kExpert),
+           mesh_->shared(dist::GroupKind::kExpertData)},
+          together};
+}
+
+std::shared_ptr<nn::RowExchange> Team::row_exchange() const {
+  if (partners() == nullptr) return nullptr;
+  return std::make_shared<dist::TableExchange>(mesh_->shared(dist::GroupKind::kDataSequence));
 }
 
 void Team::agree(const std::string& what, const std::string& text) const {

@@ -5,9 +5,13 @@
 #include <optional>
 #include <string>
 
+#include "stoa/dist/expert_parallel.h"
 #include "stoa/dist/mesh.h"
 #include "stoa/dist/sequence/split_tokens.h"
+#include "stoa/dist/split_layers.h"
+#include "stoa/dist/split_weights.h"
 #include "stoa/dist/world.h"
+#include "stoa/nn/embedding_exchange.h"
 
 namespace stoa {
 
@@ -18,6 +22,9 @@ class Team {
   /// Meets the others, if there are any, and deals out the work as the recipe says. Throws ConfigError where
   /// the recipe needs another number of processes, DistributedError where some do not come.
   explicit Team(const dist::ParallelOptions& options);
+  /// What it says to work that training cannot share out so yet, whatever the number of processes; empty
+  /// where it can.
+  static std::string refusal(const dist::ParallelOptions& options);
 
   bool alone() const { return !mesh_; }
   /// Rank 0, which alone writes the run folder and reports.
@@ -28,11 +35,21 @@ class Team {
   bool splits_sequences() const { return !alone() && mesh_->sequence().size() > 1; }
   /// How sequences are split; nothing where they are not.
   dist::SequenceSplit split() const;
+  /// The model with this process's share of its weights, where they are split. Every process calls it.
+  dist::SplitWeights split_weights(torch::nn::Module& model) const;
+  /// The model with this process's experts, and its mixtures as those of one process; `together` as
+  /// dist::ExpertParallel says. Every process calls it.
+  dist::ExpertParallel share_experts(torch::nn::Module& model, bool together) const;
+  /// The model with this process's layers, where they are split; after its weights are. Every process calls
+  /// it.
+  dist::SplitLayers split_layers(torch::nn::Module& model) const;
   /// The processes that see other samples or other parts of the sequences, with which gradients are added;
   /// null for none.
   dist::Group* partners() const {
     return alone() || mesh_->data_sequence().size() == 1 ? nullptr : &mesh_->data_sequence();
   }
+  /// What splits the rows of a task's tables over the partners; null for none.
+  std::shared_ptr<nn::RowExchange> row_exchange() const;
 
   /// Throws DistributedError on every rank, naming those that differ, unless all have the same text.
   void agree(const std::string& what, const std::string& text) const;

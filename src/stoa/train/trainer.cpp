@@ -15,11 +15,11 @@
 #include "stoa/base/random.h"
 #include "stoa/base/text.h"
 #include "stoa/data/loader.h"
-#include "stoa/dist/gradient_buckets.h"
-#include "stoa/nn/parameters.h"
+#include "stoa/dist/errors.h"
 #include "stoa/optim/average.h"
 #include "stoa/train/events.h"
 #include "stoa/train/phase_scope.h"
+#include "stoa/train/shared_model.h"
 #include "stoa/train/training_step.h"
 
 namespace stoa {
@@ -61,20 +61,10 @@ class Training {
         folder_(folder),
         runtime_(runtime),
         team_(team),
-        share_(share_of(recipe.train.batch_size, team.part(), team.parts())),
         store_(folder.checkpoints()),
-        optimizer_(optim::make_optimizer(nn::distinct_parameters(task.model()), recipe.optimizer)),
-        sparse_(task.sparse_weights()),
+        model_(recipe, task, team),
         steps_(total_steps(recipe.train, task.train_samples())) {
-    require_room_for_the_team();
-    if (recipe.train.ema > 0 && sparse_ != nullptr)
-      throw ConfigError(
-          "`train.ema` keeps an average of every weight, which this task's tables do not have; set it to 0");
-    if (recipe.train.ema > 0)
-      average_ = std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
     if (from) restore(*from);
-    if (team.partners() != nullptr)
-      buckets_ = std::make_unique<dist::GradientBuckets>(optimizer_->parameters(), *team.partners());
     if (!team.leads()) return;
     store_.clean();
     store_.remove_after(done_);
@@ -93,13 +83,10 @@ class Training {
     return done_ > 0 && (done_ == steps_ || (every > 0 && done_ % every == 0));
   }
 
-  void require_room_for_the_team() const;
   void restore(const Checkpoint& from);
   void open_batches(const std::string& label, std::int64_t steps);
   ProfiledRun profiled_run(double step_ms) const;
   void update();
-  void average_buffers();
-  double joint_norm(double norm) const;
   BatchOutcome forward_and_backward(const Batch& batch, bool statistics);
   std::string last_good() const;
   void require_finite(const BatchOutcome& outcome, double gradient_norm) const;
@@ -117,12 +104,8 @@ class Training {
   RunFolder& folder_;
   const Runtime& runtime_;
   const Team& team_;
-  BatchShare share_;  // of each batch
   CheckpointStore store_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
-  std::unique_ptr<dist::GradientBuckets> buckets_;
-  nn::SparseWeights* sparse_;  // of the task; null where it has none
-  std::unique_ptr<optim::MovingAverage> average_;
+  SharedModel model_;  // of the task
   std::unique_ptr<EventLog> log_;
   std::unique_ptr<BatchSource> batches_;
   std::unique_ptr<Progress> progress_;
@@ -138,21 +121,8 @@ class Training {
   std::int64_t line_samples_ = 0;
 };
 
-void Training::require_room_for_the_team() const {
-  if (team_.partners() == nullptr) return;
-  if (recipe_.train.batch_size < team_.parts())
-    throw ConfigError(format("`train.batch_size` is {}, too few samples for {} processes",
-                             recipe_.train.batch_size, team_.parts()));
-  if (sparse_ != nullptr)
-    throw ConfigError("this task's tables cannot be trained by several processes yet; start one");
-}
-
 void Training::restore(const Checkpoint& from) {
-  const std::string source = (folder_.checkpoints() / format("step-{}", from.step)).string();
-  nn::load_module_state(task_.model(), from.model, source + "/model.safetensors");
-  optimizer_->load(from.optimizer, source + "/optimizer.safetensors");
-  if (sparse_ != nullptr) sparse_->load(from.sparse, source + "/sparse.safetensors");
-  if (average_) average_->load(from.average, source + "/average.safetensors");
+  model_.load(from, (folder_.checkpoints() / format("step-{}", from.step)).string());
   done_ = from.step;
   metrics_ = Metrics::from_json(from.state.at("metrics"));
   evaluated_ = from.state.at("evaluated");
@@ -240,23 +210,25 @@ void Training::update() {
     const PhaseScope phase(Phase::kData);
     return batches_->next();
   }();
-  optimizer_->zero_grad();
-  if (sparse_ != nullptr) sparse_->zero_grad();
+  auto& optimizer = model_.optimizer();
+  auto* const sparse = model_.sparse();
+  optimizer.zero_grad();
+  if (sparse != nullptr) sparse->zero_grad();
   const bool line = (done_ + 1) % options.log_every == 0 || done_ + 1 == steps_;
   const auto outcome = forward_and_backward(batch, line);
   const auto scale = [&] {
     const PhaseScope phase(Phase::kClip);
-    return optimizer_->clipping(options.clip_norm, options.clip == ClipKind::kTensor);
+    return optimizer.clipping(options.clip_norm, options.clip == ClipKind::kTensor);
   }();
-  const double norm = joint_norm(scale.norm);
+  const double norm = model_.joint_norm(scale.norm);
   require_finite(outcome, norm);
   const double lr = optim::learning_rate(recipe_.schedule, recipe_.optimizer.lr, done_, steps_);
   {
     const PhaseScope phase(Phase::kOptimizer);
-    optimizer_->step(lr, scale);
-    if (sparse_ != nullptr) means_.add(sparse_->step());
-    average_buffers();
-    if (average_) average_->update();
+    optimizer.step(lr, scale);
+    if (sparse != nullptr) means_.add(sparse->step());
+    model_.average_buffers();
+    if (auto* const average = model_.average()) average->update();
   }
   ++done_;
   unsaved_ = true;
@@ -274,30 +246,10 @@ void Training::update() {
   }
 }
 
-/// What layers keep of batches, running means say, becomes that of the whole batch.
-void Training::average_buffers() {
-  if (team_.partners() == nullptr) return;
-  const at::NoGradGuard no_gradients;
-  const double share = static_cast<double>(share_.end - share_.begin) * static_cast<double>(team_.parts()) /
-                       static_cast<double>(recipe_.train.batch_size * team_.partners()->size());
-  for (auto& buffer : nn::distinct_buffers(task_.model())) {
-    if (!buffer.tensor.is_floating_point()) continue;
-    const auto sum = (buffer.tensor * share).contiguous();
-    team_.partners()->all_reduce(sum);
-    buffer.tensor.copy_(sum);
-  }
-}
-
-/// The norm of all gradients together; `norm` is that of the parameters.
-double Training::joint_norm(double norm) const {
-  return sparse_ == nullptr ? norm : std::sqrt(norm * norm + sparse_->squared_gradient());
-}
-
 BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics) {
   try {
-    return accumulate_gradients(
-        task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_, statistics,
-        {share_.begin, seed(kStep), team_.partners(), buckets_.get(), team_.splits_sequences()});
+    return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_,
+                                statistics, model_.share(seed(kStep)));
   } catch (const NumericError& error) {
     throw NumericError(format("step {}: {}; {}", done_ + 1, error.what(), last_good()));
   }
@@ -319,12 +271,10 @@ void Training::require_finite(const BatchOutcome& outcome, double gradient_norm)
   for (const auto& [name, value] : outcome.losses)
     if (!std::isfinite(value)) fail(name == "loss" ? "the loss" : format("the side loss `{}`", name), value);
   if (std::isfinite(gradient_norm)) return;
-  for (const auto& parameter : optimizer_->parameters()) {
-    const at::Tensor& gradient = parameter.tensor.grad();
-    if (gradient.defined() && !gradient.isfinite().all().item<bool>())
-      fail(format("the norm of the gradients, that of `{}` first,", parameter.name), gradient_norm);
-  }
-  fail(sparse_ == nullptr ? "the norm of the gradients" : "the norm of the gradients, of the tables first,",
+  if (const auto name = model_.first_not_finite(); !name.empty())
+    fail(format("the norm of the gradients, that of `{}` first,", name), gradient_norm);
+  fail(model_.sparse() == nullptr ? "the norm of the gradients"
+                                  : "the norm of the gradients, of the tables first,",
        gradient_norm);
 }
 
@@ -349,7 +299,7 @@ std::string Training::detail(const BatchOutcome& outcome) const {
 }
 
 Evaluation Training::measure() {
-  const EvaluationScope scope(task_.model(), average_.get());
+  const EvaluationScope scope(task_.model(), model_.average());
   const AutocastScope autocast(runtime_);
   at::manual_seed(seed(kEvaluate));
   std::unique_ptr<Progress> progress;  // the number of samples is known from the first call on
@@ -371,7 +321,10 @@ void Training::evaluate() {
     metrics_ = evaluation.metrics;
     if (done_ == steps_) final_ = std::move(evaluation);
   } catch (...) {  // the updates are good all the same; a resumed run starts with this evaluation
-    if (unsaved_) save();
+    try {
+      if (unsaved_ && !model_.meets_in_passes()) save();  // others are still at their evaluation
+    } catch (const dist::DistributedError&) {
+    }  // of the others, who may have found no fault
     throw;
   }
   evaluated_ = done_;
@@ -380,17 +333,16 @@ void Training::evaluate() {
 }
 
 void Training::save() {
-  if (team_.leads()) write_checkpoint();
+  write_checkpoint();
   unsaved_ = false;
 }
 
+/// All processes give what is theirs, and rank 0 writes it.
 void Training::write_checkpoint() {
   Checkpoint checkpoint;
   checkpoint.step = done_;
-  checkpoint.model = nn::module_state(task_.model());
-  checkpoint.optimizer = optimizer_->state();
-  if (average_) checkpoint.average = average_->state();
-  if (sparse_ != nullptr) checkpoint.sparse = sparse_->state();
+  model_.save(checkpoint);
+  if (!team_.leads()) return;
   checkpoint.state = {{"metrics", metrics_.to_json()},
                       {"evaluated", evaluated_},
                       {"since_line", means_.state()},
@@ -402,6 +354,7 @@ void Training::write_checkpoint() {
 
 void Training::finish() {
   if (!final_) final_ = measure();  // the process that did the last step ended before it wrote this file
+  model_.join();                    // rank 0 measures alone
   if (!team_.leads()) return;
   write_evaluation(folder_.path(), *final_, measure_inference(task_, runtime_, recipe_.train.eval_batch_size),
                    done_);
@@ -420,8 +373,8 @@ std::string Training::stop_message() const {
 TrainResult train(Recipe& recipe, Task& task, RunFolder& folder, const Runtime& runtime,
                   std::optional<Checkpoint> from, const Team& team) {
   task.model().to(runtime.device);
-  Training training(recipe, task, folder, runtime, std::move(from),
-                    team);  // which frees it: tables are large
+  // which frees the checkpoint: tables are large
+  Training training(recipe, task, folder, runtime, std::move(from), team);
   return training.run();
 }
 

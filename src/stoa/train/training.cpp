@@ -66,10 +66,14 @@ Team join(Recipe& recipe) {
   return team;
 }
 
-/// Makes sure that all processes have read the same data, and splits what the recipe says.
+/// Makes sure that all processes have read the same data, and splits what the recipe says, and tables before
+/// anything is in them.
 void take_part(Task& task, const Team& team) {
   team.agree("the data", format("{} {}", task.train_samples(), task.metadata().dump()));
   if (team.splits_sequences()) task.split_sequences(team.split());
+  if (auto exchange = team.row_exchange())
+    if (auto* const rows = dynamic_cast<nn::SplitsRows*>(task.sparse_weights()))
+      rows->split(std::move(exchange));
 }
 
 /// The folder of a new run: rank 0 makes it, the others read what it holds.
@@ -101,8 +105,8 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr, {});
-    load_initial(*task, recipe.initial);
     take_part(*task, team);
+    load_initial(*task, recipe.initial);
     if (team.leads()) {
       task->save_files(folder.files());
       folder.write_info(run_info(recipe, *task, runtime));

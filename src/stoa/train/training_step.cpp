@@ -131,6 +131,41 @@ struct Weights {
   Shares shares(std::size_t i) const { return {own[i] / total, side[i] / side_total}; }
 };
 
+/// Takes part in the lookups that other processes make for pieces of which this one has no more, before its
+/// own: with the last piece the gradients of all are on their way.
+void join_lookups(const StepShare& share, std::int64_t own, std::int64_t size) {
+  if (share.tables == nullptr || size == 0) return;
+  for (auto i = own; i < (share.most_samples + size - 1) / size; ++i) share.tables->look_up_nothing();
+}
+
+std::vector<PipelineStep> steps_of(const StepShare& share, std::int64_t micro_batches) {
+  const auto stage = share.layers == nullptr ? 0 : share.layers->stage();
+  const auto stages = share.layers == nullptr ? 1 : share.layers->stages();
+  return pipeline_steps(share.schedule, stage, stages, micro_batches);
+}
+
+/// What the stage with the last layer found.
+BatchOutcome of_last(const BatchOutcome& found, const dist::SplitLayers& layers) {
+  Json names = {{"losses", Json::array()}, {"metrics", Json::array()}, {"statistics", found.statistics}};
+  std::vector<double> values;
+  const auto put = [&](const char* kind, const NamedNumbers& numbers) {
+    for (const auto& [name, value] : numbers) {
+      names[kind].push_back(name);
+      values.push_back(value);
+    }
+  };
+  put("losses", found.losses);
+  put("metrics", found.metrics);
+  names = Json::parse(layers.of_last(names.dump()));
+  values = layers.of_last(values);
+  BatchOutcome last;
+  auto value = values.begin();
+  for (const auto& name : names["losses"]) last.losses.emplace_back(name, *value++);
+  for (const auto& name : names["metrics"]) last.metrics.emplace_back(name, *value++);
+  last.statistics = names["statistics"];
+  return last;
+}
+
 }  // namespace
 
 BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
@@ -145,25 +180,38 @@ BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepCont
         context.step + 1, weights.total));
   std::vector<std::size_t> heavy;  // pieces with something to learn from
   for (std::size_t i = 0; i < pieces.size(); ++i)
-    if (weights.own[i] > 0 || share.splits_sequences) heavy.push_back(i);
+    if (weights.own[i] > 0 || share.meets_in_passes) heavy.push_back(i);
+  join_lookups(share, std::max<std::int64_t>(1, std::ssize(heavy)), micro_batch_size);
   Gathered gathered;
-  const auto run = [&](std::size_t i, bool learn) {
+  const auto go_forward = [&](std::size_t i, bool learn) {
     const auto first = share.first_sample + static_cast<std::int64_t>(i) * micro_batch_size;
     at::manual_seed(mix_seed({share.seed, static_cast<std::uint64_t>(first)}));
     const ops::BatchPartScope part({first, share.seed});
     const at::AutoGradMode record(learn);
-    const auto result = forward(task, pieces[i], context, runtime);
-    if (learn) backward(result, weights.shares(i));
-    gathered.add(result, learn ? weights.shares(i) : Shares{0, 0}, statistics);
+    return forward(task, pieces[i], context, runtime);
   };
-  for (const auto i : heavy) {
-    if (share.buckets != nullptr && i == heavy.back()) share.buckets->arm();
-    run(i, true);
+  std::vector<LossResult> held(heavy.size());  // forward passes that wait for their backward passes
+  for (const auto& [is_forward, micro_batch] : steps_of(share, std::ssize(heavy))) {
+    const auto place = static_cast<std::size_t>(micro_batch);
+    const auto i = heavy[place];
+    if (is_forward) {
+      held[place] = go_forward(i, true);
+      continue;
+    }
+    for (auto* const buckets : {share.buckets, share.expert_buckets})
+      if (buckets != nullptr && i == heavy.back()) buckets->arm();
+    backward(held[place], weights.shares(i));
+    gathered.add(held[place], weights.shares(i), statistics);
+    held[place] = {};
   }
-  if (heavy.empty()) run(0, false);  // only to know what the other processes report
-  if (share.buckets != nullptr) share.buckets->finish();
+  if (heavy.empty())  // only to know what the other processes report
+    gathered.add(go_forward(0, false), {0, 0}, statistics);
+  for (auto* const buckets : {share.buckets, share.expert_buckets})
+    if (buckets != nullptr) buckets->finish();
+  if (share.layers != nullptr) share.layers->add_shared_gradients();
   if (share.partners != nullptr) gathered.sum_over(*share.partners);
-  return gathered.outcome(statistics);
+  auto outcome = gathered.outcome(statistics);
+  return share.layers == nullptr ? outcome : of_last(outcome, *share.layers);
 }
 
 void StepMeans::add(const NamedNumbers& numbers) {

@@ -7,7 +7,10 @@
 
 #include "stoa/base/json.h"
 #include "stoa/dist/gradient_buckets.h"
+#include "stoa/dist/split_layers.h"
+#include "stoa/nn/embedding_exchange.h"
 #include "stoa/tensor/runtime.h"
+#include "stoa/train/pipeline_schedule.h"
 #include "stoa/train/task.h"
 
 namespace stoa {
@@ -31,13 +34,19 @@ struct StepShare {
   std::uint64_t seed = 0;                    ///< of the step's random choices
   dist::Group* partners = nullptr;           ///< the processes with the other parts; null for none
   dist::GradientBuckets* buckets = nullptr;  ///< sums their gradients
-  bool splits_sequences = false;  ///< they meet within forward and backward passes: none may skip one
+  bool meets_in_passes = false;  ///< they meet within forward and backward passes: none may skip one
+  nn::SplitsRows* tables =
+      nullptr;                    ///< rows that they look up together, as often as the one with most pieces
+  std::int64_t most_samples = 0;  ///< that one of them has of the batch
+  dist::GradientBuckets* expert_buckets = nullptr;  ///< sums gradients of experts that others hold too
+  const dist::SplitLayers* layers = nullptr;        ///< which this process has; null for all
+  PipelineSchedule schedule = PipelineSchedule::kOneForwardOneBackward;
 };
 
 /// Forward and backward of a batch, in micro-batches of `micro_batch_size` samples (0: the whole batch). Adds
 /// to the gradients those of the batch's mean loss plus side losses: micro-batches count by their weight, so
-/// that it does not matter how a batch is cut, nor whether other processes have parts of it. Throws DataError
-/// where the batch weighs nothing.
+/// that it does not matter how a batch is cut, nor whether other processes have parts of it, or of the
+/// layers: all report the same. Throws DataError where the batch weighs nothing.
 BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepContext& context,
                                   std::int64_t micro_batch_size, const Runtime& runtime, bool statistics,
                                   const StepShare& share = {});

@@ -1,18 +1,15 @@
-// Language models whose sequences are split over processes train as one process does.
+// Language models whose sequences or weights are split over processes train as one process does.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <sstream>
 
 #include "stoa/base/errors.h"
-#include "stoa/base/files.h"
-#include "stoa/base/format.h"
-#include "stoa/base/text.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/events.h"
 #include "stoa/train/trainer.h"
 #include "support/processes.h"
 #include "support/temp_dir.h"
+#include "support/text_runs.h"
 #include "support/thrown.h"
 
 namespace stoa {
@@ -20,116 +17,42 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::TempDir;
-
-constexpr const char* kRecipe = R"(
-[task]
-name = "{1}"
-[data]
-train = ["{0}/text.txt"]
-eval = ["{0}/text.txt"]
-tokenizer = "{0}/vocab.txt"
-length = 30
-{2}
-[model]
-name = "text_transformer"
-dim = 24
-depth = 2
-heads = 4
-mlp_dim = 48
-positions = 30
-segments = 2
-dropout = 0.2
-attention_dropout = 0.3
-[optimizer]
-lr = 1e-3
-[schedule]
-name = "constant"
-[train]
-steps = 20
-batch_size = 6
-micro_batch_size = 4
-log_every = 1
-eval_every = 10
-eval_batch_size = 5
-workers = 0
-[runtime]
-threads = 1
-precision = "fp32"
-)";
-
-/// Documents of a few sentences of made-up words, so that sequences have padding.
-void write_text(const fs::path& folder) {
-  std::string text, words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
-  for (int i = 0; i < 40; ++i) words += format("w{}\n", i);
-  for (int document = 0; document < 12; ++document, text += "\n")
-    for (int sentence = 0; sentence < 3 + document % 3; ++sentence, text += ".\n")
-      for (int word = 0; word < 4 + (5 * document + 3 * sentence) % 7; ++word)
-        text += format("w{} ", (document * 7 + sentence * 5 + word * (1 + document % 4)) % 40);
-  write_file_atomically(folder / "text.txt", text);
-  write_file_atomically(folder / "vocab.txt", words);
-  for (const auto& [name, more] : std::vector<std::pair<std::string, std::string>>{
-           {"masked_text", "pairs = \"sentence_order\""}, {"causal_text", ""}}) {
-    std::string recipe = kRecipe;
-    const auto fill = [&](const std::string& place, const std::string& value) {
-      for (std::size_t at; (at = recipe.find(place)) != std::string::npos;)
-        recipe.replace(at, place.size(), value);
-    };
-    fill("{0}", folder.string());
-    fill("{1}", name);
-    fill("{2}", more);
-    write_file_atomically(folder / (name + ".toml"), recipe);
-  }
-}
-
-void train(const fs::path& recipe, const fs::path& out, const std::vector<std::string>& set) {
-  Config config = Config::from_file(recipe);
-  for (const auto& assignment : set) config.set(assignment);
-  run_training({.recipe = config, .out = out, .resume = {}, .resume_step = {}}, catalog());
-}
+using test::words_of;
+using test::write_text;
 
 STOA_PROCESS_BODY(train) {
-  std::vector<std::string> set;
-  std::istringstream words(std::getenv("STOA_TEST_SET"));
-  for (std::string word; words >> word;) set.push_back(word);
-  train(std::getenv("STOA_TEST_RECIPE"), std::getenv("STOA_TEST_RUN"), set);
+  test::train_text(std::getenv("STOA_TEST_RECIPE"), std::getenv("STOA_TEST_RUN"),
+                   words_of(std::getenv("STOA_TEST_SET")));
 }
 
 struct Case {
   std::string name, task;
   int world;
-  std::string set;
+  std::string split;        ///< what the processes' recipe says besides
+  std::string common = "";  ///< and that of one process too
 };
 
 void PrintTo(const Case& c, std::ostream* to) {
   *to << c.name;
 }
 
-class SequenceParallel : public testing::TestWithParam<Case> {};
+class ParallelText : public testing::TestWithParam<Case> {};
 
-TEST_P(SequenceParallel, TrainsAsOneProcessDoes) {
+TEST_P(ParallelText, TrainsAsOneProcessDoes) {
   const TempDir folder;
   write_text(folder.path());
   const fs::path recipe = folder / (GetParam().task + ".toml");
-  train(recipe, folder / "one", {});
+  test::train_text(recipe, folder / "one", words_of(GetParam().common));
   test::expect_processes("train", GetParam().world,
                          {.environment = {{"STOA_TEST_RECIPE", recipe},
                                           {"STOA_TEST_RUN", folder / "many"},
-                                          {"STOA_TEST_SET", GetParam().set}}});
+                                          {"STOA_TEST_SET", GetParam().split + " " + GetParam().common}}});
   if (HasFailure()) return;
-  const auto one = read_events(folder / "one"), many = read_events(folder / "many");
-  ASSERT_EQ(one.size(), 22u);
-  ASSERT_EQ(many.size(), one.size());
-  for (std::size_t i = 0; i < one.size(); ++i)
-    for (const auto& [name, value] : one[i].items()) {
-      if (!value.is_number() || name.starts_with("seconds") || name == "samples_per_second") continue;
-      const double wanted = value.get<double>(), found = many[i].at(name).get<double>();
-      // Adam divides by gradients' sizes, so that rounding grows a little with the steps
-      EXPECT_NEAR(found, wanted, 2e-5 * std::max(1.0, std::abs(wanted))) << "line " << i << ", " << name;
-    }
+  test::expect_equal_runs(folder / "one", folder / "many");
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Text, SequenceParallel,
+    Splits, ParallelText,
     testing::Values(
         Case{"masked, ring of 2", "masked_text", 2, "parallel.sequence=2"},
         Case{"masked, RSA of 3", "masked_text", 3, "parallel.sequence=3 parallel.attention=rsa"},
@@ -138,15 +61,49 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"causal, striped hybrid of 4", "causal_text", 4,
              "parallel.sequence=4 parallel.order=striped parallel.attention=hybrid parallel.ulysses=2"},
         Case{"causal, gathered keys, recomputed", "causal_text", 2,
-             "parallel.sequence=2 parallel.attention=gather_kv model.recompute=true"}));
+             "parallel.sequence=2 parallel.attention=gather_kv model.recompute=true"},
+        Case{"masked, chunks without a target", "masked_text", 4, "parallel.sequence=4",
+             "train.batch_size=1 train.micro_batch_size=0"},
+        Case{"masked, weights of 2, clipped LAMB", "masked_text", 2, "parallel.tensor=2",
+             "optimizer.name=lamb train.clip_norm=0.3 train.ema=0.9"},
+        Case{"causal, weights of 2, 2 replicas, recomputed", "causal_text", 4,
+             "parallel.tensor=2 model.recompute=true", "train.clip_norm=0.3 train.clip=tensor"},
+        Case{"causal, ring of 2, optimiser shared out", "causal_text", 2,
+             "parallel.sequence=2 parallel.zero=1", "train.clip_norm=0.3"},
+        Case{"masked, weights of 2, 2 replicas that share out the optimiser", "masked_text", 4,
+             "parallel.tensor=2 parallel.zero=2", "optimizer.name=lamb train.clip_norm=0.3"},
+        Case{"masked, weights of 2, sequences of 2", "masked_text", 4,
+             "parallel.tensor=2 parallel.sequence=2"}));
+
+STOA_PROCESS_BODY(resume) {
+  run_training({.recipe = {}, .out = {}, .resume = std::getenv("STOA_TEST_RUN"), .resume_step = 10},
+               catalog());
+}
+
+TEST(SplitWeights, GoOnInOneProcessFromWhatTwoHaveSaved) {
+  const TempDir folder;
+  write_text(folder.path());
+  const fs::path recipe = folder / "masked_text.toml";
+  test::expect_processes("train", 2,
+                         {.environment = {{"STOA_TEST_RECIPE", recipe},
+                                          {"STOA_TEST_RUN", folder / "many"},
+                                          {"STOA_TEST_SET", "parallel.tensor=2 checkpoint.every=10"}}});
+  const auto end = read_events(folder / "many").back();
+  fs::copy(folder / "many", folder / "alone", fs::copy_options::recursive);
+  run_training({.recipe = {}, .out = {}, .resume = folder / "alone", .resume_step = 10}, catalog());
+  test::expect_processes("resume", 2, {.environment = {{"STOA_TEST_RUN", folder / "many"}}});
+  EXPECT_EQ(read_events(folder / "many").back().at("loss"), end.at("loss"));  // to the bit
+  EXPECT_NEAR(read_events(folder / "alone").back().at("loss").get<double>(), end.at("loss").get<double>(),
+              2e-5 * end.at("loss").get<double>());
+}
 
 TEST(SequenceSplit, NeedsSeveralProcesses) {
   const TempDir folder;
   write_text(folder.path());
-  STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([&] {
-                         train(folder / "causal_text.toml", folder / "run", {"parallel.sequence=2"});
-                       }),
-                       "stoa launch -n 2");
+  STOA_EXPECT_CONTAINS(
+      test::thrown<ConfigError>(
+          [&] { test::train_text(folder / "causal_text.toml", folder / "run", {"parallel.sequence=2"}); }),
+      "stoa launch -n 2");
 }
 
 }  // namespace

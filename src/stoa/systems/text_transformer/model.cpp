@@ -3,11 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
+#include "stoa/base/errors.h"
+#include "stoa/base/format.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/packed_tokens.h"
 #include "stoa/nn/part_scope.h"
+#include "stoa/nn/split_vocabulary.h"
 #include "stoa/ops/dropout.h"
 #include "stoa/ops/linear.h"
 #include "stoa/ops/residual_norm.h"
@@ -41,7 +45,7 @@ void TextTransformerImpl::build() {
 }
 
 TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input)
-    : options_(options), input_(input) {
+    : options_(options), input_(input), own_{0, options.depth} {
   {
     const nn::SkipInitialisation drawn_below;  // by the rules of this model, not by those of its modules
     build();
@@ -124,7 +128,9 @@ at::Tensor TextTransformerImpl::drop(const at::Tensor& x, double rate, const at:
 at::Tensor TextTransformerImpl::embed(const at::Tensor& ids, const at::Tensor& segments,
                                       const at::Tensor& positions, const at::Tensor& keys) {
   const nn::PartScope part("embeddings");
-  auto x = at::embedding(word, ids) + at::embedding(position, positions);
+  auto x =
+      (exchange_ ? nn::split_embedding(word, ids, input_.vocabulary, *exchange_) : at::embedding(word, ids)) +
+      at::embedding(position, positions);
   if (segment.defined()) x = x + (segments.defined() ? at::embedding(segment, segments) : segment[0]);
   if (embedding_norm) x = normed(x, *embedding_norm);
   x = drop(x, options_.dropout, keys);
@@ -142,9 +148,9 @@ nn::AttentionImpl& TextTransformerImpl::attention_of(std::int64_t layer) const {
       static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].attention));
 }
 
-nn::LayerPass TextTransformerImpl::first(const at::Tensor& embedded) const {
-  if (options_.norm == NormPlace::kPost) return {embedded, embedded, {}};
-  return {embedded, nn::in_part("layer norms", [&] { return normed(embedded, norm_of(norm1, 0)); }), {}};
+nn::LayerPass TextTransformerImpl::begin(const at::Tensor& x, std::int64_t layer) const {
+  if (options_.norm == NormPlace::kPost) return {x, x, {}};
+  return {x, nn::in_part("layer norms", [&] { return normed(x, norm_of(norm1, layer)); }), {}};
 }
 
 nn::LayerPass TextTransformerImpl::pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& input,
@@ -166,13 +172,17 @@ nn::LayerPass TextTransformerImpl::pass_layer(std::int64_t i, const at::Tensor& 
   if (layer.mixture >= 0) {
     const nn::PartScope part("experts");
     const bool flat = middle.normed.dim() == 2;  // packed: all sequences are one group
-    auto result =
-        mixture[layer.mixture]->as<nn::Mixture>()->forward(flat ? middle.normed.unsqueeze(0) : middle.normed);
+    auto result = mixture[layer.mixture]->as<nn::Mixture>()->forward(
+        flat ? middle.normed.unsqueeze(0) : middle.normed, keys);
     answer = flat ? result.output.squeeze(0) : result.output;
     passed.routing = std::move(result.statistics);
   } else {
     const nn::PartScope part("perceptrons");
     answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
+  }
+  if (!post && !last && i + 1 == own_.end) {  // the next stage has the norm
+    passed.x = passed.normed = middle.sum + drop(answer, options_.dropout, keys);
+    return passed;
   }
   const auto after = add(middle.sum, answer,
                          post   ? norm_of(norm2, i)
@@ -192,12 +202,21 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vec
   const Attend attend = [this, tokens, causal](std::int64_t layer, const at::Tensor& x) {
     return attention_of(layer).forward_packed(x, tokens, causal);
   };
-  const auto keys = is_training() && options_.dropout > 0 ? tokens.keys() : at::Tensor();
-  auto passed = first(embed(tokens.ids, tokens.segments, tokens.positions, keys));
+  const bool numbers = options_.dropout > 0 || !mixture->is_empty();  // drawn for every token
+  const auto keys = is_training() && numbers ? tokens.keys() : at::Tensor();
+  std::optional<ops::BatchPartScope> count;  // dropout counts as it would in one process
+  if (own_.begin > 0) {
+    auto part = ops::batch_part();
+    part.calls += is_training() ? dropout_calls(own_.begin) : 0;
+    count.emplace(part);
+  }
+  auto passed = begin(own_.begin == 0 ? embed(tokens.ids, tokens.segments, tokens.positions, keys)
+                                      : stages_->receive({tokens.tokens(), options_.dim}, word.options()),
+                      own_.begin);
   if (layers != nullptr) layers->push_back(passed.x);
   const bool again = options_.recompute && is_training();
   std::vector<nn::RoutingStatistics> calls;
-  for (std::int64_t i = 0; i < options_.depth; ++i) {
+  for (std::int64_t i = own_.begin; i < own_.end; ++i) {
     const auto layer = [this, i, attend, keys](const at::Tensor& x, const at::Tensor& input) {
       return pass_layer(i, x, input, attend, keys);
     };
@@ -205,10 +224,11 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vec
     if (passed.routing) calls.push_back(std::move(*passed.routing));
     if (layers != nullptr) layers->push_back(i + 1 == options_.depth ? passed.normed : passed.x);
   }
-  TextOutput output{passed.normed, {}};
+  if (own_.end < options_.depth) return {{}, {}, stages_->send(passed.x.to(word.scalar_type())), stages_};
+  TextOutput output{passed.normed, {}, {}, stages_};
   if (!calls.empty())
     output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
-  if (is_training() && options_.share_attention && norm1->size() > 1) {
+  if (is_training() && options_.share_attention && norm1->size() > 1 && !stages_) {
     output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
     output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
   }
@@ -225,7 +245,7 @@ at::Tensor TextTransformerImpl::continued(const at::Tensor& ids, TextCache& cach
     return attention_of(layer).forward_cached(x, cache.layers[static_cast<std::size_t>(layer)]);
   };
   const auto positions = at::arange(cache.tokens, cache.tokens + count, ids.options());
-  auto passed = first(embed(ids, {}, positions, {}));
+  auto passed = begin(embed(ids, {}, positions, {}), 0);
   for (std::int64_t i = 0; i < options_.depth; ++i)
     passed = pass_layer(i, passed.x, passed.normed, attend, {});
   cache.tokens += count;
@@ -242,9 +262,21 @@ at::Tensor TextTransformerImpl::pooled(const at::Tensor& hidden, const nn::Packe
 
 LanguageScores TextTransformerImpl::language_scores(const at::Tensor& rows) {
   const nn::PartScope part("head");
-  if (input_.head == TextHead::kCausal) return {rows, word, {}};
+  if (input_.head == TextHead::kCausal) return {rows, word, {}, input_.vocabulary, exchange_};
   const auto dense = ops::linear(rows, mask_dense->weight, mask_dense->bias, options_.activation);
-  return {normed(dense, *mask_norm), word, mask_bias};
+  return {normed(dense, *mask_norm), word, mask_bias, input_.vocabulary, exchange_};
+}
+
+std::map<std::string, nn::WeightCut> TextTransformerImpl::cuts() const {
+  std::map<std::string, nn::WeightCut> cuts = {{"word", {}}};
+  if (mask_bias.defined()) cuts.emplace("mask_bias", nn::WeightCut{});
+  return cuts;
+}
+
+void TextTransformerImpl::require_parts(std::int64_t parts) const {
+  if (nn::RowShare(input_.vocabulary, parts - 1, parts).count < 1)
+    throw ConfigError(
+        format("`parallel.tensor` is {}, too many parts for a vocabulary of {}", parts, input_.vocabulary));
 }
 
 at::Tensor TextTransformerImpl::pair_scores(const at::Tensor& hidden, const nn::PackedTokens& tokens) {

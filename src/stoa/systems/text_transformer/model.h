@@ -6,13 +6,19 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "stoa/nn/attention.h"
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/moe/recompute_layer.h"
+#include "stoa/nn/weight_split.h"
 #include "stoa/systems/text_transformer/config.h"
 #include "stoa/tasks/text_model.h"
 
@@ -21,7 +27,7 @@ namespace stoa::text_transformer {
 /// BERT and its kin: embeddings of tokens, positions and segments; blocks of attention and a perceptron or a
 /// mixture, which may share their modules; a head for what is asked. Shared modules are registered once, so
 /// that counts, optimisers and checkpoints see them once. Tokens are packed: no padding is computed.
-class TextTransformerImpl : public TextModel {
+class TextTransformerImpl : public TextModel, public nn::SplitsWeights, public nn::SplitsLayers {
  public:
   TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input);
 
@@ -41,6 +47,18 @@ class TextTransformerImpl : public TextModel {
   at::Tensor continued(const at::Tensor& ids, TextCache& cache) override;
   nn::ModelDescription describe() const override;
   bool splits_sequences() const override { return mixture->is_empty(); }  // a mixture routes whole groups
+  std::map<std::string, nn::WeightCut> cuts() const override;
+  void require_parts(std::int64_t parts) const override;
+  void use_exchange(std::shared_ptr<const nn::WeightExchange> exchange) override {
+    exchange_ = std::move(exchange);
+  }
+  std::int64_t layers() const override { return options_.depth; }
+  std::map<std::string, std::vector<std::int64_t>> users() const override;
+  void require_stages(std::int64_t stages) const override;
+  void use_layers(nn::LayerRange own, std::shared_ptr<const nn::LayerExchange> exchange) override {
+    own_ = own;
+    stages_ = std::move(exchange);
+  }
   std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
   void load_pretrained() override;
   void save_pretrained(const std::filesystem::path& folder) const override;
@@ -83,14 +101,19 @@ class TextTransformerImpl : public TextModel {
   at::Tensor drop(const at::Tensor& x, double rate, const at::Tensor& keys = {}) const;
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
   nn::AttentionImpl& attention_of(std::int64_t layer) const;
-  /// What the first layer reads.
-  nn::LayerPass first(const at::Tensor& embedded) const;
+  /// What a layer reads, from the embeddings or the sum that the layer before left.
+  nn::LayerPass begin(const at::Tensor& x, std::int64_t layer) const;
+  /// Dropout calls of a forward pass in front of a layer.
+  std::int64_t dropout_calls(std::int64_t layer) const;
   nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
                            const Attend& attend, const at::Tensor& keys);
 
   TextTransformerOptions options_;
   TextModelInput input_;
   std::vector<Layer> layers_;
+  nn::LayerRange own_{};                                ///< the layers that are here
+  std::shared_ptr<const nn::LayerExchange> stages_;     ///< null where all of them are
+  std::shared_ptr<const nn::WeightExchange> exchange_;  ///< null where the whole vocabulary is here
 };
 TORCH_MODULE(TextTransformer);
 
