@@ -8,8 +8,9 @@
 namespace stoa::test {
 namespace {
 
-const std::vector<std::string> kCommands = {"train",  "eval",    "predict",    "info", "report", "experiment",
-                                            "doctor", "options", "completion", "data", "export", "launch"};
+const std::vector<std::string> kCommands = {"train",      "eval",   "predict", "info",       "report",
+                                            "experiment", "doctor", "options", "completion", "data",
+                                            "export",     "launch", "plan"};
 
 // A usage error: one line on standard error, nothing on standard output, exit code 2.
 std::string refused(const std::vector<std::string>& arguments) {

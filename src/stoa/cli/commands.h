@@ -15,6 +15,7 @@ void add_experiment(Program& program);
 void add_doctor(Program& program);
 void add_export(Program& program);
 void add_launch(Program& program);
+void add_plan(Program& program);
 void add_options(Program& program);
 void add_completion(Program& program);
 

@@ -15,12 +15,6 @@ namespace {
 
 constexpr std::int64_t kBytes = std::int64_t{16} << 20;  // of a message whose speed is measured
 
-struct GroupSpeed {
-  std::string name;
-  int size = 1;
-  double latency_us = 0, exchange = 0, all_reduce = 0;  // the latter in GB/s
-};
-
 // Median seconds of a call, of the slowest rank of the world.
 template <class Call>
 double seconds(dist::Group& world, int calls, const Call& call) {
@@ -38,8 +32,9 @@ double seconds(dist::Group& world, int calls, const Call& call) {
   return median.item<double>();
 }
 
-// All groups of a kind are measured at once, as training uses them.
-GroupSpeed measure(dist::Group& world, dist::Group& group) {
+}  // namespace
+
+GroupSpeed measure_group(dist::Group& world, dist::Group& group) {
   GroupSpeed speed{group.name(), group.size()};
   const auto small = at::zeros({1}), large = at::zeros({kBytes / 4}), other = at::empty_like(large);
   speed.latency_us = 1e6 * seconds(world, 50, [&] { group.all_reduce(small); });
@@ -51,8 +46,6 @@ GroupSpeed measure(dist::Group& world, dist::Group& group) {
   speed.all_reduce = bytes / seconds(world, 5, [&] { group.all_reduce(large); });
   return speed;
 }
-
-}  // namespace
 
 void examine_processes(const Program& program, const dist::ParallelOptions& options) {
   options.validate();
@@ -71,7 +64,7 @@ void examine_processes(const Program& program, const dist::ParallelOptions& opti
     if (group.size() > 1 && std::ranges::none_of(groups_seen, same)) groups_seen.push_back(&group);
   }
   std::vector<GroupSpeed> speeds;
-  for (auto* const group : groups_seen) speeds.push_back(measure(mesh.world(), *group));
+  for (auto* const group : groups_seen) speeds.push_back(measure_group(mesh.world(), *group));
   if (world->rank() != 0) return;
   Json groups = Json::array();
   std::vector<std::vector<std::string>> rows = {

@@ -117,7 +117,7 @@ void add_commands(Program& program) {
   app.get_formatter()->column_width(28);
   add_shared_flags(program, app);
   for (const auto add : {add_train, add_eval, add_predict, add_export, add_info, add_report, add_data,
-                         add_experiment, add_launch, add_doctor, add_options, add_completion})
+                         add_experiment, add_plan, add_launch, add_doctor, add_options, add_completion})
     add(program);
 }
 

@@ -29,25 +29,31 @@ nn::ModelDescription WideNetImpl::describe() const {
   };
   nn::ModelDescription model;
   model.input = format("{} x {} x {}", input_.channels, input_.image_size, input_.image_size);
-  model.parts.push_back(
-      {"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d, n * d});
+  // what the operators of ops/ keep for the backward pass in fp32 on a CPU; stoa plan is held to it
+  model.parts.push_back({"patch embedding", count(*patch), n * input_.channels * o.patch * o.patch * d,
+                         n * input_.channels * o.patch * o.patch});
   model.parts.push_back({"positions", position.numel(), 0, 0});
-  // inputs and results of the block's operations that the backward pass reads: input, normed, q k v, mixed,
-  // projected
-  model.parts.push_back(
-      {"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d), kept(o.depth) * t * 7 * d});
-  if (dense > 0)
+  // input, q k v, mixed, and the logarithms of the softmax's sums
+  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d),
+                         kept(o.depth) * t * (5 * d + o.heads)});
+  const bool plain = o.ffn_output_activation == ops::Activation::kNone;
+  if (dense > 0) {  // the fused perceptron makes what is behind its activation anew
+    const std::int64_t hidden = o.dropout == 0 && plain ? o.mlp_dim : 2 * o.mlp_dim;
     model.parts.push_back({"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim,
-                           kept(dense) * t * (3 * d + 2 * o.mlp_dim)});
+                           kept(dense) * t * (d + hidden + (plain ? 0 : d))});
+  }
   if (mixtures > 0) {
     std::int64_t routers = 0;
     for (const auto& module : *mixture) routers += count(*module->as<nn::Mixture>()->router);
+    const std::int64_t masks = o.dropout > 0 ? f + d : 0;
     model.parts.push_back({"experts", count(*mixture) - routers, mixtures * t * k * 2 * d * f,
-                           kept(mixtures) * t * (d + k * (2 * d + 2 * f))});
-    model.parts.push_back({"router", routers, mixtures * t * d * experts, kept(mixtures) * t * 2 * experts});
+                           kept(mixtures) * t * (d + k * (2 * f + (plain ? 1 : 2) * d + masks))});
+    model.parts.push_back(
+        {"router", routers, mixtures * t * d * experts, kept(mixtures) * t * (2 * experts + 8 * k)});
   }
-  model.parts.push_back(
-      {"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0, (2 * o.depth + 1) * t * d});
+  // the sums, with mean and deviation of each
+  model.parts.push_back({"layer norms", count(*norm1) + count(*norm2) + count(*final_norm), 0,
+                         (2 * o.depth + 1) * t * (d + 2)});
   if (!scale1.empty()) model.parts.push_back({"layer scales", 2 * o.depth * d, 0, 2 * kept(o.depth) * t * d});
   if (map_attention)
     model.parts.push_back(
