@@ -78,16 +78,16 @@ TEST(ChildProcesses, EndWellWhereAllDo) {
 }
 
 TEST(ChildProcesses, TheEnvironmentIsTheirsAndOtherwiseThisOne) {
-  ::setenv("STOA_TEST_KEPT", "kept", 1);
-  ::setenv("STOA_TEST_CHANGED", "before", 1);
+  ::setenv("STOA_CHILD_KEPT", "kept", 1);
+  ::setenv("STOA_CHILD_CHANGED", "before", 1);
   testing::internal::CaptureStdout();
-  run_children({{{"env"}, {{"STOA_TEST_CHANGED", "after"}, {"STOA_TEST_NEW", "new"}}, ""}}, kPatient);
+  run_children({{{"env"}, {{"STOA_CHILD_CHANGED", "after"}, {"STOA_CHILD_NEW", "new"}}, ""}}, kPatient);
   std::istringstream lines(testing::internal::GetCapturedStdout());
   std::multiset<std::string> seen;
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("STOA_TEST_")) seen.insert(line);
-  const std::multiset<std::string> expected = {"STOA_TEST_CHANGED=after", "STOA_TEST_KEPT=kept",
-                                               "STOA_TEST_NEW=new"};
+    if (line.starts_with("STOA_CHILD_")) seen.insert(line);
+  const std::multiset<std::string> expected = {"STOA_CHILD_CHANGED=after", "STOA_CHILD_KEPT=kept",
+                                               "STOA_CHILD_NEW=new"};
   EXPECT_EQ(seen, expected);
 }
 

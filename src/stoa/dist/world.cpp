@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <map>
@@ -55,6 +56,24 @@ class QuietScope {
   const int before_ = FLAGS_caffe2_log_level;
 };
 
+/// Threads that start within this scope are not ended by SIGPIPE: the one that serves the store writes to
+/// ranks that may have died, and looks at the error.
+class PipeSignalScope {
+ public:
+  PipeSignalScope() {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, &before_);
+  }
+  ~PipeSignalScope() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  PipeSignalScope(const PipeSignalScope&) = delete;
+  PipeSignalScope& operator=(const PipeSignalScope&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
 /// Tells the others that this process has come to `key`, and waits until `count` have, `seconds` at most; a
 /// count of 0 only waits for those who tell. Throws nothing: it is for farewells.
 void meet(c10d::Store& store, const std::string& key, int count, double seconds, bool waits) noexcept {
@@ -100,6 +119,7 @@ void World::State::open_store() {
   tcp.timeout = milliseconds(options.join_timeout_s);
   const auto operation = format("joining {} processes at {}:{}", place.world, place.address, place.port);
   const QuietScope quiet;
+  const PipeSignalScope no_pipe_signal;
   try {
     // a launcher that starts everything anew may keep its store, and with it the keys of the time before
     store = c10::make_intrusive<c10d::PrefixStore>(format("stoa/{}", place.attempt),
