@@ -56,23 +56,12 @@ class QuietScope {
   const int before_ = FLAGS_caffe2_log_level;
 };
 
-/// Threads that start within this scope are not ended by SIGPIPE: the one that serves the store writes to
-/// ranks that may have died, and looks at the error.
-class PipeSignalScope {
- public:
-  PipeSignalScope() {
-    sigset_t pipe;
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe, &before_);
-  }
-  ~PipeSignalScope() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  PipeSignalScope(const PipeSignalScope&) = delete;
-  PipeSignalScope& operator=(const PipeSignalScope&) = delete;
-
- private:
-  sigset_t before_{};
-};
+/// A write to a rank that has died is an error that is looked at, in Gloo as in the store; it must not end
+/// this process instead. Whoever handles SIGPIPE already keeps doing so.
+void ignore_broken_pipes() {
+  struct sigaction now {};
+  if (::sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
+}
 
 /// Tells the others that this process has come to `key`, and waits until `count` have, `seconds` at most; a
 /// count of 0 only waits for those who tell. Throws nothing: it is for farewells.
@@ -119,7 +108,6 @@ void World::State::open_store() {
   tcp.timeout = milliseconds(options.join_timeout_s);
   const auto operation = format("joining {} processes at {}:{}", place.world, place.address, place.port);
   const QuietScope quiet;
-  const PipeSignalScope no_pipe_signal;
   try {
     // a launcher that starts everything anew may keep its store, and with it the keys of the time before
     store = c10::make_intrusive<c10d::PrefixStore>(format("stoa/{}", place.attempt),
@@ -226,6 +214,7 @@ std::shared_ptr<World> World::join(const ProcessPlace& place, const WorldOptions
   state->options = options;
   if (!(options.join_timeout_s > 0)) state->options.join_timeout_s = options.timeout_s;
   if (place.world > 1) {
+    ignore_broken_pipes();
     try {
       state->device = open_gloo_device(place, options.interface);
     } catch (const std::exception& error) {

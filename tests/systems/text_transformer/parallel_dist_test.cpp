@@ -1,4 +1,4 @@
-// Language models whose sequences or weights are split over processes train as one process does.
+// Language models whose sequences, weights or layers are split over processes train as one process does.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -73,22 +73,41 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"masked, weights of 2, 2 replicas that share out the optimiser", "masked_text", 4,
              "parallel.tensor=2 parallel.zero=2", "optimizer.name=lamb train.clip_norm=0.3"},
         Case{"masked, weights of 2, sequences of 2", "masked_text", 4,
-             "parallel.tensor=2 parallel.sequence=2"}));
+             "parallel.tensor=2 parallel.sequence=2"},
+        Case{"masked, 2 stages, clipped LAMB", "masked_text", 2, "parallel.pipeline=2",
+             "train.micro_batch_size=2 optimizer.name=lamb train.clip_norm=0.3 train.ema=0.9"},
+        Case{"causal, pre-norm, 3 stages of 5 layers, recomputed", "causal_text", 3,
+             "parallel.pipeline=3 model.recompute=true",
+             "model.norm=pre model.depth=5 train.clip_norm=0.3 train.clip=tensor train.micro_batch_size=1"},
+        Case{"masked, one layer for both stages, 2 replicas", "masked_text", 4, "parallel.pipeline=2",
+             "train.micro_batch_size=2 model.preset=albert model.depth=3 model.embedding_dim=12"},
+        Case{"causal, 2 stages, sequences of 2", "causal_text", 4, "parallel.pipeline=2 parallel.sequence=2",
+             "train.micro_batch_size=2"},
+        Case{"masked, 2 stages, weights of 2, clipped", "masked_text", 4,
+             "parallel.pipeline=2 parallel.tensor=2", "train.micro_batch_size=2 train.clip_norm=0.3"}));
 
 STOA_PROCESS_BODY(resume) {
   run_training({.recipe = {}, .out = {}, .resume = std::getenv("STOA_TEST_RUN"), .resume_step = 10},
                catalog());
 }
 
-TEST(SplitWeights, GoOnInOneProcessFromWhatTwoHaveSaved) {
+class SplitCheckpoints : public testing::TestWithParam<const char*> {};
+
+TEST_P(SplitCheckpoints, GoOnInOneProcessAndInTwo) {
   const TempDir folder;
   write_text(folder.path());
   const fs::path recipe = folder / "masked_text.toml";
-  test::expect_processes("train", 2,
-                         {.environment = {{"STOA_TEST_RECIPE", recipe},
-                                          {"STOA_TEST_RUN", folder / "many"},
-                                          {"STOA_TEST_SET", "parallel.tensor=2 checkpoint.every=10"}}});
+  test::expect_processes(
+      "train", 2,
+      {.environment = {{"STOA_TEST_RECIPE", recipe},
+                       {"STOA_TEST_RUN", folder / "many"},
+                       {"STOA_TEST_SET", std::string(GetParam()) + " checkpoint.every=10 train.ema=0.9"}}});
   const auto end = read_events(folder / "many").back();
+  EXPECT_TRUE(fs::exists(folder / "many" / "evaluation.json"));  // rank 0 had the whole model to measure it
+  const auto loaded = load_run(folder / "many", catalog(), "last", /*open_data=*/true);
+  loaded.task->model().eval();
+  EXPECT_NEAR(loaded.task->evaluate({.batch_size = 7, .progress = {}}).metrics["loss"],
+              end.at("loss").get<double>(), 2e-5);
   fs::copy(folder / "many", folder / "alone", fs::copy_options::recursive);
   run_training({.recipe = {}, .out = {}, .resume = folder / "alone", .resume_step = 10}, catalog());
   test::expect_processes("resume", 2, {.environment = {{"STOA_TEST_RUN", folder / "many"}}});
@@ -96,6 +115,9 @@ TEST(SplitWeights, GoOnInOneProcessFromWhatTwoHaveSaved) {
   EXPECT_NEAR(read_events(folder / "alone").back().at("loss").get<double>(), end.at("loss").get<double>(),
               2e-5 * end.at("loss").get<double>());
 }
+
+INSTANTIATE_TEST_SUITE_P(Splits, SplitCheckpoints,
+                         testing::Values("parallel.tensor=2", "parallel.pipeline=2"));
 
 TEST(SequenceSplit, NeedsSeveralProcesses) {
   const TempDir folder;

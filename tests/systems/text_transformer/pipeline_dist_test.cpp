@@ -10,7 +10,6 @@
 #include "stoa/dist/world.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/systems/text_transformer/model.h"
-#include "stoa/train/events.h"
 #include "stoa/train/team.h"
 #include "stoa/train/trainer.h"
 #include "stoa/train/training_step.h"
@@ -24,54 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::TempDir;
-using test::words_of;
 using test::write_text;
-
-STOA_PROCESS_BODY(train) {
-  test::train_text(std::getenv("STOA_TEST_RECIPE"), std::getenv("STOA_TEST_RUN"),
-                   words_of(std::getenv("STOA_TEST_SET")));
-}
-
-struct Case {
-  std::string name, task;
-  int world;
-  std::string split;   ///< what the processes' recipe says besides
-  std::string common;  ///< and that of one process too
-};
-
-void PrintTo(const Case& c, std::ostream* to) {
-  *to << c.name;
-}
-
-class PipelineText : public testing::TestWithParam<Case> {};
-
-TEST_P(PipelineText, TrainsAsOneProcessDoes) {
-  const TempDir folder;
-  write_text(folder.path());
-  const fs::path recipe = folder / (GetParam().task + ".toml");
-  const auto common = "train.micro_batch_size=2 " + GetParam().common;
-  test::train_text(recipe, folder / "one", words_of(common));
-  test::expect_processes("train", GetParam().world,
-                         {.environment = {{"STOA_TEST_RECIPE", recipe},
-                                          {"STOA_TEST_RUN", folder / "many"},
-                                          {"STOA_TEST_SET", GetParam().split + " " + common}}});
-  if (!HasFailure()) test::expect_equal_runs(folder / "one", folder / "many");
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Splits, PipelineText,
-    testing::Values(
-        Case{"masked, 2 stages, clipped LAMB", "masked_text", 2, "parallel.pipeline=2",
-             "optimizer.name=lamb train.clip_norm=0.3 train.ema=0.9"},
-        Case{"causal, pre-norm, 3 stages of 5 layers, recomputed", "causal_text", 3,
-             "parallel.pipeline=3 model.recompute=true",
-             "model.norm=pre model.depth=5 train.clip_norm=0.3 train.clip=tensor train.micro_batch_size=1"},
-        Case{"masked, one layer for both stages, 2 replicas", "masked_text", 4, "parallel.pipeline=2",
-             "model.preset=albert model.depth=3 model.embedding_dim=12"},
-        Case{"causal, 2 stages, sequences of 2", "causal_text", 4, "parallel.pipeline=2 parallel.sequence=2",
-             ""},
-        Case{"masked, 2 stages, weights of 2, clipped", "masked_text", 4,
-             "parallel.pipeline=2 parallel.tensor=2", "train.clip_norm=0.3"}));
 
 STOA_PROCESS_BODY(diverge) {
   const auto error = test::thrown<NumericError>([] {
@@ -87,34 +39,6 @@ TEST(PipelineText, EndsEveryStageAtTheStepWhoseLossIsNotFinite) {
   test::expect_processes("diverge", 2,
                          {.environment = {{"STOA_TEST_RECIPE", folder / "causal_text.toml"},
                                           {"STOA_TEST_RUN", folder / "run"}}});
-}
-
-STOA_PROCESS_BODY(resume) {
-  run_training({.recipe = {}, .out = {}, .resume = std::getenv("STOA_TEST_RUN"), .resume_step = 10},
-               catalog());
-}
-
-TEST(PipelineCheckpoints, GoOnInOneProcessFromWhatStagesHaveSaved) {
-  const TempDir folder;
-  write_text(folder.path());
-  const fs::path recipe = folder / "masked_text.toml";
-  test::expect_processes(
-      "train", 2,
-      {.environment = {{"STOA_TEST_RECIPE", recipe},
-                       {"STOA_TEST_RUN", folder / "many"},
-                       {"STOA_TEST_SET", "parallel.pipeline=2 checkpoint.every=10 train.ema=0.9"}}});
-  const auto end = read_events(folder / "many").back();
-  EXPECT_TRUE(fs::exists(folder / "many" / "evaluation.json"));  // rank 0 had all layers to measure it
-  const auto loaded = load_run(folder / "many", catalog(), "last", /*open_data=*/true);
-  loaded.task->model().eval();
-  EXPECT_NEAR(loaded.task->evaluate({.batch_size = 7, .progress = {}}).metrics["loss"],
-              end.at("loss").get<double>(), 2e-5);
-  fs::copy(folder / "many", folder / "alone", fs::copy_options::recursive);
-  run_training({.recipe = {}, .out = {}, .resume = folder / "alone", .resume_step = 10}, catalog());
-  test::expect_processes("resume", 2, {.environment = {{"STOA_TEST_RUN", folder / "many"}}});
-  EXPECT_EQ(read_events(folder / "many").back().at("loss"), end.at("loss"));  // to the bit
-  EXPECT_NEAR(read_events(folder / "alone").back().at("loss").get<double>(), end.at("loss").get<double>(),
-              2e-5 * end.at("loss").get<double>());
 }
 
 /// A task in double, its model as the seed draws it.
