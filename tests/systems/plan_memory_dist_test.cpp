@@ -1,6 +1,7 @@
 // The same of processes that share a run: what each of them holds.
 #include <gtest/gtest.h>
 
+#include "stoa/ops/gemm.h"
 #include "support/plan_shapes.h"
 #include "support/processes.h"
 
@@ -14,6 +15,7 @@ std::filesystem::path folder() {
 
 void check(const std::string& what, const std::string& parallel, const std::string& train = "",
            bool compared = true) {
+  if (!ops::has_gemm_blocks()) GTEST_SKIP() << "the plan is of the fused operators, which need x86 here";
   const auto recipe =
       "[task]\nname = \"causal_text\"\n[data]\n" + test::text_data(folder()) +
       "length = 256\n[model]\nname = \"text_transformer\"\npreset = \"gpt2\"\ndim = 128\ndepth = "

@@ -1,6 +1,7 @@
 // What `stoa plan` predicts of memory, beside the tensors of real training steps.
 #include <gtest/gtest.h>
 
+#include "stoa/ops/gemm.h"
 #include "support/plan_shapes.h"
 
 namespace stoa {
@@ -28,27 +29,34 @@ std::string text(const TempDir& folder, const std::string& task, const std::stri
          training(batch, more);
 }
 
-TEST(PlanMemory, OfAVisionTransformer) {
+class PlanMemory : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!ops::has_gemm_blocks()) GTEST_SKIP() << "the plan is of the fused operators, which need x86 here";
+  }
+};
+
+TEST_F(PlanMemory, OfAVisionTransformer) {
   check("ViT", images("dim = 128\ndepth = 6\nheads = 4\nmlp_dim = 512\nmixture_layers = 0\nshare_attention = "
                       "false\nshare_mlp = false\n",
                       32));
 }
 
 /// Nothing is dropped: what does not find room in an expert takes none, and the plan is for the most.
-TEST(PlanMemory, OfWideNetWhoseLayersShareAMixture) {
+TEST_F(PlanMemory, OfWideNetWhoseLayersShareAMixture) {
   check("WideNet", images("dim = 128\ndepth = 6\nheads = 4\nmlp_dim = 256\n[model.router]\nexperts = "
                           "4\ncapacity_factor = 0.0\n",
                           24));
 }
 
-TEST(PlanMemory, OfAVisionTransformerWithMixturesAsTheOriginalProgramHasThem) {
+TEST_F(PlanMemory, OfAVisionTransformerWithMixturesAsTheOriginalProgramHasThem) {
   check("ViT-MoE",
         images("preset = \"code\"\ndim = 128\ndepth = 6\nheads = 4\nmlp_dim = 256\nmixture_layers = "
                "2\nshare_attention = false\nshare_mlp = false\n[model.router]\nexperts = 4\n",
                24));
 }
 
-TEST(PlanMemory, OfMaskedTextWithALargeVocabulary) {
+TEST_F(PlanMemory, OfMaskedTextWithALargeVocabulary) {
   const TempDir folder;
   check("masked text, tutorial",
         text(folder, "masked_text", "length = 128\n",
@@ -57,7 +65,7 @@ TEST(PlanMemory, OfMaskedTextWithALargeVocabulary) {
              16));
 }
 
-TEST(PlanMemory, OfCausalText) {
+TEST_F(PlanMemory, OfCausalText) {
   const TempDir folder;
   check("causal text", text(folder, "causal_text", "length = 128\n",
                             "preset = \"gpt2\"\ndim = 128\ndepth = 4\nheads = 4\nmlp_dim = 512\npositions = "
@@ -65,7 +73,7 @@ TEST(PlanMemory, OfCausalText) {
                             16));
 }
 
-TEST(PlanMemory, OfMaskedTextInMicroBatches) {
+TEST_F(PlanMemory, OfMaskedTextInMicroBatches) {
   const TempDir folder;
   check("masked text, micro-batches",
         text(folder, "masked_text", "length = 128\n",
@@ -73,7 +81,7 @@ TEST(PlanMemory, OfMaskedTextInMicroBatches) {
              "micro_batch_size = 4\nema = 0.99\n"));
 }
 
-TEST(PlanMemory, OfBlocksThatRunAgain) {
+TEST_F(PlanMemory, OfBlocksThatRunAgain) {
   const TempDir folder;
   check(
       "causal text, recomputed",
