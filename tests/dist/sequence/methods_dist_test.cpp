@@ -27,7 +27,6 @@ void expect_equal_to_one_process(Group& group, const Sequences& whole) {
     for (auto options : every_method(group.size(), heads))
       for (const auto order : kOrders) {
         if (order == TokenOrder::kZigzag && length % (2 * group.size()) != 0) continue;
-        if (order != TokenOrder::kContiguous && !feature.causal) continue;  // it decides who sees whom there
         options.order = order;
         options.causal = asked.causal;
         options.documents = asked.documents;
