@@ -11,6 +11,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/table.h"
+#include "stoa/dist/environment.h"
 #include "stoa/optim/scaling.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/train/trainer.h"
@@ -56,6 +57,12 @@ Json compare_rules(const fs::path& run) {
   Recipe recipe = read_recipe(config, catalog());
   const Json all = recipe.resolved();
   if (!all.contains("comparison") || all["comparison"]["factors"].empty()) return Json::array();
+  if (dist::read_place().world > 1) {
+    log_warning(
+        format("several processes leave out the recipe's [comparison]; for its table: stoa train --resume {}",
+               run.string()));
+    return Json::array();
+  }
   const auto factors = all["comparison"]["factors"].get<std::vector<std::int64_t>>();
   const auto rules = all["comparison"]["rules"].get<std::vector<std::string>>();
   const optim::BatchSettings base{recipe.train.batch_size, all["embedding"]["lr"], recipe.optimizer.lr,

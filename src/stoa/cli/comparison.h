@@ -11,7 +11,8 @@ namespace stoa::cli {
 /// published with: rows drawn with deviation 0.01, a warm-up of the dense rate over the first epoch, and
 /// (cowclip) rows clipped. Runs lie in RUN/comparison; those that are there go on or stand as they are.
 /// Returns a row each, the run's own first: {batch, factor, rule, metrics}; an empty list where the recipe
-/// compares nothing. Throws Interrupted that says how to go on.
+/// compares nothing, and, with a warning, in one of several processes. Throws Interrupted that says how to go
+/// on.
 Json compare_rules(const std::filesystem::path& run);
 
 /// The rows as a table for people.

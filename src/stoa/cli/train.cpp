@@ -76,7 +76,7 @@ void train_command(const Program& program, const TrainArguments& arguments) {
     return;
   }
   if (dist::read_place().rank != 0) return;  // rank 0 speaks for all
-  const Json comparison = dist::read_place().world == 1 ? compare_rules(result.run) : Json::array();
+  const Json comparison = compare_rules(result.run);
   Json json = {{"run", result.run.string()}, {"steps", result.steps}, {"metrics", result.metrics.to_json()}};
   if (!comparison.empty()) json["comparison"] = comparison;
   print_result(program, json,
