@@ -52,7 +52,7 @@ TEST_P(Mlp, IsItsReference) {
   const auto plain = [&](const at::Tensor& x, const MlpWeights& w) {
     return mlp_reference(x, w, GetParam());
   };
-  for (const std::int64_t rows : {1, 7, 130}) {
+  for (const std::int64_t rows : {1, 7, 130, 4200}) {  // the last so many that both layers go block by block
     const auto wanted = run({rows, 24}, 70, at::kDouble, plain);
     expect_near(run({rows, 24}, 70, at::kFloat, fused), wanted, 2e-5);
     expect_near(run({rows, 24}, 70, at::kDouble, fused), wanted, 1e-12);
@@ -61,14 +61,22 @@ TEST_P(Mlp, IsItsReference) {
 }
 
 TEST_P(Mlp, IsTwoLinearLayersToTheBit) {
-  const auto fused = run({40, 32}, 64, at::kFloat,
-                         [&](const at::Tensor& x, const MlpWeights& w) { return mlp(x, w, GetParam()); });
-  const auto layers = run({40, 32}, 64, at::kFloat, [&](const at::Tensor& x, const MlpWeights& w) {
-    return linear(linear(x, w.w_in, w.b_in, GetParam()), w.w_out, w.b_out);
-  });
-  EXPECT_TRUE(at::equal(fused.y, layers.y));
-  for (std::size_t i = 0; i < layers.gradients.size(); ++i)
-    EXPECT_TRUE(at::equal(fused.gradients[i], layers.gradients[i])) << i;
+  for (const std::int64_t rows : {40, 4200}) {
+    at::Tensor without_gradients;
+    const auto fused = run({rows, 32}, 64, at::kFloat, [&](const at::Tensor& x, const MlpWeights& w) {
+      const at::NoGradGuard no_gradients;
+      without_gradients = mlp(x, w, GetParam());
+      const at::AutoGradMode gradients(true);
+      return mlp(x, w, GetParam());
+    });
+    const auto layers = run({rows, 32}, 64, at::kFloat, [&](const at::Tensor& x, const MlpWeights& w) {
+      return linear(linear(x, w.w_in, w.b_in, GetParam()), w.w_out, w.b_out);
+    });
+    EXPECT_TRUE(at::equal(fused.y, layers.y)) << rows;
+    EXPECT_TRUE(at::equal(without_gradients, layers.y)) << rows;
+    for (std::size_t i = 0; i < layers.gradients.size(); ++i)
+      EXPECT_TRUE(at::equal(fused.gradients[i], layers.gradients[i])) << rows << ' ' << i;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Activations, Mlp,

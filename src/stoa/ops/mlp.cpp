@@ -1,12 +1,18 @@
 #include "stoa/ops/mlp.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "stoa/base/errors.h"
 #include "stoa/ops/bias_activation.h"
+#include "stoa/ops/bias_activation_kernels.h"
+#include "stoa/ops/gemm.h"
 #include "stoa/ops/linear.h"
 #include "stoa/tensor/shape.h"
 
@@ -41,6 +47,46 @@ at::Tensor layer_by_layer(const at::Tensor& x, const MlpWeights& w, Activation a
   return linear(linear(x, w.w_in, w.b_in, activation, bf16), w.w_out, w.b_out, Activation::kNone, bf16);
 }
 
+/// Enough blocks of rows to occupy all threads; fewer rows are cut by columns too, which linear() does.
+constexpr std::int64_t kBlocksWanted = 16;
+
+/// Both layers by blocks of rows, so that f(...) of a block is in the cache when the second layer reads it
+/// and no array of [rows, hidden] is made for it. Where `before` is defined it gets what f was given.
+at::Tensor forward_in_blocks(const at::Tensor& x, const MlpWeights& w, Activation activation,
+                             Operands operands, const at::Tensor& before) {
+  const std::int64_t rows = x.size(0), in = x.size(1), hidden = w.w_in.size(0), out = w.w_out.size(0);
+  const auto matrix = [&](const at::Tensor& m) {
+    return pack_for(m.const_data_ptr<float>(), 1, m.size(1), m.size(0), /*transposed=*/true, operands, rows);
+  };
+  const auto first_layer = matrix(w.w_in), second_layer = matrix(w.w_out);
+  const auto* const b_in = w.b_in.const_data_ptr<float>();
+  const auto* const b_out = w.b_out.const_data_ptr<float>();
+  const auto* const from = x.const_data_ptr<float>();
+  auto* const kept = before.defined() ? before.mutable_data_ptr<float>() : nullptr;
+  const auto output = at::empty({rows, out}, x.options());
+  auto* const to = output.mutable_data_ptr<float>();
+  const std::int64_t size = rows_at_once(in + 2 * hidden + out);
+  at::parallel_for(0, (rows + size - 1) / size, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> active(static_cast<std::size_t>(size * hidden));
+    for (auto block = begin; block < end; ++block) {
+      const std::int64_t first = block * size, count = std::min(size, rows - first);
+      float* const product = kept == nullptr ? active.data() : kept + first * hidden;
+      gemm_rows(from + first * in, in, count, first_layer[0], product, hidden, false);
+      bias_activation_forward(product, b_in, active.data(), count, hidden,
+                              static_cast<std::int64_t>(activation));
+      float* const answer = to + first * out;
+      gemm_rows(active.data(), hidden, count, second_layer[0], answer, out, false);
+      bias_activation_forward(answer, b_out, answer, count, out,
+                              static_cast<std::int64_t>(Activation::kNone));
+    }
+  });
+  return output;
+}
+
+bool enough_for_blocks(const at::Tensor& rows, const MlpWeights& w) {
+  return rows.size(0) >= kBlocksWanted * rows_at_once(rows.size(1) + 2 * w.w_in.size(0) + w.w_out.size(0));
+}
+
 class MlpFunction : public torch::autograd::Function<MlpFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
@@ -50,9 +96,17 @@ class MlpFunction : public torch::autograd::Function<MlpFunction> {
     const auto rows = rows_of(x);
     const MlpWeights w{w_in.contiguous(), b_in.contiguous(), w_out.contiguous(), b_out.contiguous()};
     const auto operands = choose_operands(bf16);
-    const auto hidden = linear_forward(rows, w.w_in, w.b_in, static_cast<Activation>(activation), operands);
-    const auto output = linear_forward(hidden.output, w.w_out, w.b_out, Activation::kNone, operands).output;
-    context->save_for_backward({rows, w.w_in, w.b_in, w.w_out, w.b_out, hidden.before});
+    const auto f = static_cast<Activation>(activation);
+    at::Tensor output, before;
+    if (enough_for_blocks(rows, w)) {
+      before = at::empty({rows.size(0), w_in.size(0)}, rows.options());
+      output = forward_in_blocks(rows, w, f, operands, before);
+    } else {
+      const auto hidden = linear_forward(rows, w.w_in, w.b_in, f, operands);
+      output = linear_forward(hidden.output, w.w_out, w.b_out, Activation::kNone, operands).output;
+      before = hidden.before;
+    }
+    context->save_for_backward({rows, w.w_in, w.b_in, w.w_out, w.b_out, before});
     context->saved_data["activation"] = activation;
     context->saved_data["bf16"] = bf16;
     context->saved_data["shape"] = x.sizes().vec();
@@ -90,7 +144,12 @@ at::Tensor compute(const at::Tensor& x, const at::Tensor& w_in, const at::Tensor
                    const at::Tensor& w_out, const at::Tensor& b_out, std::int64_t activation, bool bf16) {
   const MlpWeights w{w_in, b_in, w_out, b_out};
   check(x, w);
-  return layer_by_layer(x, w, static_cast<Activation>(activation), bf16);
+  const auto f = static_cast<Activation>(activation);
+  if (!in_blocks(x, w)) return layer_by_layer(x, w, f, bf16);
+  const auto rows = rows_of(x);
+  if (!enough_for_blocks(rows, w)) return layer_by_layer(x, w, f, bf16);
+  const MlpWeights whole{w_in.contiguous(), b_in.contiguous(), w_out.contiguous(), b_out.contiguous()};
+  return forward_in_blocks(rows, whole, f, choose_operands(bf16), {}).view(shape_of(x, w_out.size(0)));
 }
 
 at::Tensor call(const at::Tensor& x, const MlpWeights& w, std::int64_t activation, bool bf16) {
