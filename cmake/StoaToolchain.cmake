@@ -26,6 +26,8 @@ if(STOA_SANITIZE)
   target_link_options(stoa_flags INTERFACE -fsanitize=${STOA_SANITIZE})
   # g++ reports false positives of these inside the standard library when sanitizers are on
   target_compile_options(stoa_flags INTERFACE -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds)
+  # fences of LibTorch's headers, which the thread sanitizer does not see
+  target_compile_options(stoa_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
 endif()
 
 find_program(STOA_LLD ld.lld)

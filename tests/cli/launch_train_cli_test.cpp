@@ -3,9 +3,14 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
+#include "stoa/base/random.h"
+#include "stoa/dist/free_port.h"
+#include "stoa/train/events.h"
+#include "support/drawn_seed.h"
 #include "support/process_state.h"
 #include "support/program.h"
 #include "support/thrown.h"
@@ -75,6 +80,24 @@ int process_of(const fs::path& out, const std::string& rank) {
   return 0;
 }
 
+/// Two processes with the variables of `srun -n 2` on one machine, and none of a launcher's; the end of rank
+/// 0.
+Ended train_as_slurm_tasks(const TempDir& folder, const std::string& out,
+                           const std::vector<std::string>& more) {
+  auto command = stoa({"train", "bytes.toml", "--out", out, "-q"});
+  command.insert(command.end(), more.begin(), more.end());
+  const std::string port = std::to_string(dist::free_port());
+  std::vector<std::unique_ptr<RunningProgram>> tasks;
+  for (const std::string task : {"0", "1"})
+    tasks.push_back(std::make_unique<RunningProgram>(
+        command, folder.path(),
+        std::vector<std::string>{"SLURM_PROCID=" + task, "SLURM_LOCALID=" + task, "SLURM_NTASKS=2",
+                                 "SLURM_NODEID=0", "SLURM_TASKS_PER_NODE=2", "SLURM_JOB_ID=17",
+                                 "SLURM_JOB_NODELIST=localhost", "MASTER_PORT=" + port}));
+  EXPECT_EQ(tasks[1]->wait().exit_code, 0);
+  return tasks[0]->wait();
+}
+
 TEST(LaunchTrain, EndsWhereOneProcessDoesHoweverTheWorkIsShared) {
   const TempDir folder;
   write_recipe(folder.path());
@@ -89,28 +112,46 @@ TEST(LaunchTrain, EndsWhereOneProcessDoesHoweverTheWorkIsShared) {
     ASSERT_EQ(read.exit_code, 0) << read.errors;
     EXPECT_NEAR(loss_of(read), loss_of(together), 1e-5) << split;
   }
+  const auto by_slurm = train_as_slurm_tasks(folder, "slurm", {"--json", "--set", "train.steps=30"});
+  ASSERT_EQ(by_slurm.exit_code, 0) << by_slurm.errors;
+  EXPECT_NEAR(loss_of(by_slurm), loss_of(alone), 1e-4);
+}
+
+/// Trains with two ranks, which `command` starts, and kills one by chance when a step drawn by chance is
+/// logged. (launch_restart_cli_test.cpp has deaths in exactly the step drawn.)
+Ended train_and_kill(const std::vector<std::string>& command, const fs::path& folder, const fs::path& out) {
+  RandomStream random(drawn_seed());
+  const auto rank = random.integer(0, 2), step = random.integer(1, 500);
+  std::cout << format("rank {} is killed when step {} is logged\n", rank, step);
+  RunningProgram launcher(command, folder);
+  const bool reached = launcher.wait_until([&] {
+    const auto lines = read_events(out);
+    return !lines.empty() && lines.back().at("step").get<std::int64_t>() >= step;
+  });
+  const int victim = process_of(out, std::to_string(rank));
+  EXPECT_TRUE(reached && victim > 0 && ::kill(victim, SIGKILL) == 0);
+  return launcher.wait();
+}
+
+void expect_same_checkpoint(const fs::path& a, const fs::path& b) {
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"})
+    EXPECT_EQ(read_file(a / "checkpoints/step-600" / file), read_file(b / "checkpoints/step-600" / file))
+        << file;
 }
 
 TEST(LaunchTrain, ARankThatIsKilledChangesNothingInTheEnd) {
   const TempDir folder;
   write_recipe(folder.path());
-  ASSERT_EQ(train(folder, "undisturbed", {"launch", "-n", "2", "--"}).exit_code, 0);
-  const fs::path out = folder / "killed";
-  RunningProgram launcher(stoa({"launch", "-n", "2", "--restarts", "2", "--", "train", "bytes.toml", "--out",
-                                out.string(), "--or-resume"}),
-                          folder.path());
-  ASSERT_TRUE(launcher.wait_until([&] { return fs::exists(out / "checkpoints/step-150"); }))
-      << launcher.errors();
-  const int victim = process_of(out, "1");
-  ASSERT_GT(victim, 0);
-  ::kill(victim, SIGKILL);
-  const auto ended = launcher.wait();
+  ASSERT_EQ(
+      train(folder, "undisturbed", {"launch", "-n", "2", "--"}, {"--set", "train.log_every=1"}).exit_code, 0);
+  const auto killed = folder / "killed";
+  const auto ended =
+      train_and_kill(stoa({"launch", "-n", "2", "--restarts", "2", "--", "train", "bytes.toml", "--out",
+                           killed.string(), "--or-resume", "-q", "--set", "train.log_every=1"}),
+                     folder.path(), killed);
   EXPECT_EQ(ended.exit_code, 0) << ended.errors;
   STOA_EXPECT_CONTAINS(ended.errors, "restart 1 of 2");
-  for (const char* file : {"model.safetensors", "optimizer.safetensors"})
-    EXPECT_EQ(read_file(out / "checkpoints/step-600" / file),
-              read_file(folder / "undisturbed/checkpoints/step-600" / file))
-        << file;
+  expect_same_checkpoint(killed, folder / "undisturbed");
 }
 
 TEST(LaunchTrain, ARunOfTwoGoesOnAsOne) {

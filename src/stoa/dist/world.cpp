@@ -1,18 +1,26 @@
 #include "stoa/dist/world.h"
 
 #include <c10/util/Logging.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <set>
+#include <stdexcept>
+#include <thread>
 
 #include "stoa/base/format.h"
 #include "stoa/base/text.h"
@@ -63,6 +71,43 @@ void ignore_broken_pipes() {
   if (::sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
 }
 
+/// What connecting to an address comes to, as errno says it; 0 where somebody listens, ETIMEDOUT where
+/// nothing comes back within a second.
+int try_address(const addrinfo& address) {
+  constexpr int kPatience = 1000;  // milliseconds
+  const int socket =
+      ::socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address.ai_protocol);
+  if (socket < 0) return errno;
+  int error = ::connect(socket, address.ai_addr, address.ai_addrlen) == 0 ? 0 : errno;
+  if (error == EINPROGRESS) {
+    pollfd ready = {socket, POLLOUT, 0};
+    socklen_t size = sizeof error;
+    error = ETIMEDOUT;
+    if (::poll(&ready, 1, kPatience) == 1) ::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
+  }
+  ::close(socket);
+  return error;
+}
+
+/// Waits until nobody refuses at an address any more; throws after so many seconds. LibTorch itself asks but
+/// once a second, and most ranks come a moment before rank 0 listens.
+void wait_for_listener(const std::string& host, int port, double seconds) {
+  constexpr std::chrono::milliseconds kPause{20};
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (::getaddrinfo(host.c_str(), format("{}", port).c_str(), &hints, &found) != 0) return;
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, ::freeaddrinfo);
+  const auto end = std::chrono::steady_clock::now() + milliseconds(seconds);
+  while (true) {
+    bool refused = true;  // by every address of the host; whatever else it is, LibTorch will say
+    for (const addrinfo* at = found; at != nullptr && refused; at = at->ai_next)
+      refused = try_address(*at) == ECONNREFUSED;
+    if (!refused) return;
+    if (std::chrono::steady_clock::now() > end) throw std::runtime_error("Connection refused");
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 /// Tells the others that this process has come to `key`, and waits until `count` have, `seconds` at most; a
 /// count of 0 only waits for those who tell. Throws nothing: it is for farewells.
 void meet(c10d::Store& store, const std::string& key, int count, double seconds, bool waits) noexcept {
@@ -109,6 +154,7 @@ void World::State::open_store() {
   const auto operation = format("joining {} processes at {}:{}", place.world, place.address, place.port);
   const QuietScope quiet;
   try {
+    if (!tcp.isServer) wait_for_listener(place.address, place.port, options.join_timeout_s);
     // a launcher that starts everything anew may keep its store, and with it the keys of the time before
     store = c10::make_intrusive<c10d::PrefixStore>(format("stoa/{}", place.attempt),
                                                    c10::make_intrusive<c10d::TCPStore>(place.address, tcp));
