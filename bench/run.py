@@ -10,7 +10,7 @@ import sys
 from harness import machine
 from harness.contender import Contender, Failed
 from harness.measure import Lab, Settings, check, commit, measure, write_rows
-from harness.table import NOTES, table
+from harness.table import NOTES, messages, table
 from harness.works import Work, all_works, select
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -114,7 +114,7 @@ def measure_all(lab, works, options):
             write_rows(options.json, rows)
     print(f"Stoa {'; '.join([facts['commit'] + ', ' + facts['machine'], f'{options.threads} threads', *roofs])}\n")
     if rows:
-        print(table(rows), NOTES, sep="\n\n")
+        print(*filter(None, [table(rows), messages(rows), NOTES]), sep="\n\n")
     if options.quick:
         print("--quick: too few repetitions to mean anything.")
     return 1 if failed else 0

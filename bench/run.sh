@@ -34,7 +34,7 @@ if [ -n "$build" ]; then
   "$root/scripts/setup.sh" >&2
   grep -qs '^STOA_BENCH:BOOL=ON' "$root/build/release/CMakeCache.txt" ||
     output=$(cd "$root" && cmake --preset release -DSTOA_BENCH=ON 2>&1) || { echo "$output" >&2; exit 1; }
-  "$root/scripts/build.sh" release stoa_bench_workers >&2
+  "$root/scripts/build.sh" release stoa_bench_workers stoa_program >&2
 fi
 [ -x "$root/build/release/bench/bench_model" ] || { echo "bench: nothing is built in build/release/bench; run without --no-build" >&2; exit 2; }
 

@@ -19,6 +19,7 @@ class Contender:
         self.title, self.label, self.spec, self.log = title, label, spec, log
         self.buffer, self.facts = b"", None
         self.turns, self.memory, self.per_turn, self.warm_up = [], 0, 1, False
+        self.tallies = {}  # name -> a repetition's part in each turn
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
                 [*command, json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
@@ -62,6 +63,7 @@ class Contender:
     def run(self, times):
         answer = self.ask(f"run {times}")
         self.memory = max(self.memory, answer["peak_memory"])
+        self.added = {name: tally / times for name, tally in answer.get("tallies", {}).items()}
         return answer["seconds"]
 
     def probe(self, turn_seconds):
@@ -77,6 +79,8 @@ class Contender:
     def turn(self):
         times = self.run(self.per_turn + self.warm_up)
         self.turns.append(times[self.warm_up :])
+        for name, tally in self.added.items():
+            self.tallies.setdefault(name, []).append(tally)
 
     @property
     def seconds(self):

@@ -147,15 +147,17 @@ class Measurement:
     def check_facts(self, contender):
         """A peer that is not the same work would be no peer."""
         ours, theirs = self.ours.facts, contender.ready().facts
-        if theirs["threads"] != ours["threads"]:
-            raise Failed(f"runs on {theirs['threads']} threads, ours on {ours['threads']}")
+        threads, our_threads = (facts["threads"] * facts.get("processes", 1) for facts in (theirs, ours))
+        if threads != our_threads:
+            raise Failed(f"runs on {threads} threads, ours on {our_threads}")
         if "peer" in contender.spec and "parameters" in ours and theirs["parameters"] != ours["parameters"]:
             raise Failed(f"has {theirs['parameters']} parameters, ours {ours['parameters']}")
 
     def take_turns(self):
         everybody = [self.ours, *([self.roof] if self.roof else []), *(c for _, row in self.rows for c in row)]
         usage, start, rounds = Usage(), time.monotonic(), 0
-        while rounds < self.settings.rounds or time.monotonic() - start < self.settings.seconds:
+        least = min(self.settings.rounds, self.work.rounds or self.settings.rounds)
+        while rounds < least or time.monotonic() - start < self.settings.seconds:
             for contender in everybody:
                 contender.turn()
             rounds += 1
@@ -180,6 +182,7 @@ class Measurement:
                 "peer_best": self.value(peer_best), "ratio_best": peer_best / best, "peer_memory": fastest.memory,
                 "memory_aim": self.work.memory_aim,
                 "peer_repetitions": len(fastest.seconds), "steady": agrees and self.others <= QUIET})
+            rows[-1] |= messages(ours, fastest, peer)
         smallest = min((row["ratio"] for row in rows if row["rival"]), default=None)
         for row in rows:
             row["best_peer"] = row["rival"] and row["ratio"] == smallest
@@ -202,6 +205,20 @@ class Measurement:
             return None
         rate = self.roof.facts[unit] / min(self.roof.seconds)
         return self.ours.facts[unit] / rate / seconds
+
+
+def messages(ours, theirs, peer):
+    """Of works that send: bytes that a process sends in a repetition and seconds that it waits for messages; the share of
+    communication that is hidden, beside a peer that is ours but waits for every message at once."""
+    found = {}
+    if "sent" in ours.facts:
+        found = {"ours_sent": ours.facts["sent"], "peer_sent": theirs.facts.get("sent")}
+    waited = [statistics.median(contender.tallies["waited"]) for contender in (ours, theirs) if "waited" in contender.tallies]
+    if len(waited) == 2:
+        found |= {"ours_waited": waited[0], "peer_waited": waited[1]}
+        if peer.waits and waited[1] > 0:
+            found |= {"hidden": 1 - waited[0] / waited[1], "hidden_aim": peer.hidden_aim}
+    return found
 
 
 def measure(lab, work, facts):

@@ -48,6 +48,23 @@ def table(rows):
     return "\n".join(lines)
 
 
+def sent_text(row):
+    if row.get("hidden") is not None:
+        aim = row["hidden_aim"]
+        verdict = "" if aim is None else f" (aim {aim:.3g} {'met' if row['hidden'] >= aim else 'MISSED'})"
+        return (f"waits {time_text(max(row['ours_waited'], 0))} for messages, {time_text(max(row['peer_waited'], 0))} without "
+                f"overlap: {row['hidden']:.2f} hidden{verdict}")
+    if row.get("peer_sent") is None:
+        return None
+    return f"sends {row['ours_sent'] / 1e6:.2f} MB, {row['peer_name']} {row['peer_sent'] / 1e6:.2f} MB"
+
+
+def messages(rows):
+    """What a process sends and waits for in a repetition, one line each; empty where nothing is sent."""
+    lines = [f"{row['name']}: {sent_text(row)}" for row in rows if sent_text(row)]
+    return "\n".join(["Messages of a process in a repetition:", *lines]) if lines else ""
+
+
 NOTES = """Medians of interleaved runs; ratio > 1: ours is faster. * best peer. ~ unsteady: the best times give another ratio, or
 others used the CPU; measure again. of roof: share of our time that this machine's fastest matrix product (or copy of
 memory) would need for the same products (or bytes)."""

@@ -26,6 +26,8 @@ class Peer:
     candidates: list
     aim: float | None = None
     rival: bool = True  # what a user would pick instead, so it can be the best peer; else a bound of our own
+    waits: bool = False  # ours, but every message is waited for at once: shows what of the communication ours hides
+    hidden_aim: float | None = None  # for that share
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Work:
     uses_pip: bool = False  # cannot be measured without the packages of bench/peers/requirements.txt
     memory_aim: float | None = None  # of our peak memory, as a share of the peer's
     environment: dict = field(default_factory=dict)  # of ours
+    rounds: int | None = None  # at most so many need be taken, where each takes long
     large: bool = False  # contenders need so much memory that one is tried at a time and only the fastest kept
 
 
@@ -147,6 +150,39 @@ def attention(name, **extra):
     rows = set_ups("attention", spec, forms)
     return Work(name, "attention", spec, [Peer("scaled_dot_product_attention", joined(rows), 1.2)], roof="gemm",
                 check=rows["eager"], tolerance=1e-5)
+
+
+ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1"}
+
+
+def ring(tokens, causal):
+    """Attention of a sequence split over two processes of a thread each, zigzag order, forward and backward."""
+    shape = {"tokens": tokens, "heads": 8, "head_dim": 64, "causal": causal}
+    spec = {**shape, "ranks": 2, "order": "zigzag", "method": "ring"}
+    public = [Candidate(label, {"peer": "ring", **spec}, {**ONE_THREAD_EACH, **environment})
+              for label, environment in (("as installed", {}), ("allocator", ALLOCATOR))]
+
+    def of_ours(**extra):
+        return [Candidate("", {**spec, **extra}, ONE_THREAD_EACH, "ring")]
+
+    return Work(f"ring_{tokens // 1024}k{'_causal' if causal else ''}_train", "ring", spec,
+                [Peer("zigzag ring in PyTorch", public, 1.0),
+                 Peer("RSA as published, ours", of_ours(method="rsa"), 1.0, rival=False),
+                 Peer("ours, no overlap", of_ours(overlap=False), rival=False, waits=True, hidden_aim=0.7),
+                 Peer("ours, one process", [Candidate("", {**shape, "train": True}, program="attention")], rival=False)],
+                roof="gemm", check=public[:1], tolerance=1e-5, environment=ONE_THREAD_EACH)
+
+
+def ring_bert():
+    """Whole updates of BERT-base on a sequence of 2048 tokens, over two processes of a thread each and in one of two."""
+    settings = ["data.length=2048", "model.positions=2048", "data.short_share=0", "train.batch_size=1", "train.micro_batch_size=1",
+                'runtime.precision="fp32"']
+    spec = {"peer": "steps", "program": "build/release/stoa", "recipe": "recipes/ring_attention/bert_base.toml"}
+    two = {**spec, "launch": ["launch", "-n", "2", "--"], "processes": 2, "set": [*settings, "parallel.sequence=2"]}
+    one = {**spec, "launch": [], "processes": 1, "set": settings}
+    whole = Candidate("", one)
+    return Work("ring_bert_2k", "python", two, [Peer("one process", [whole], 0.85, rival=False)], check=[whole], tolerance=1e-5,
+                material="wikitext", environment=ONE_THREAD_EACH, rounds=3)
 
 
 def vit_b_shapes():
@@ -330,6 +366,8 @@ def all_works():
         attention("attention_local_forward"),
         attention("attention_local_train", train=True),
         attention("attention_local_causal_train", train=True, causal=True),
+        *[ring(tokens, causal) for tokens in (2048, 4096) for causal in (False, True)],
+        ring_bert(),
         loader("loader_jpeg", crop=False),
         loader("loader_jpeg_crop", crop=True),
         *[mixture(dim, experts, k, tokens)

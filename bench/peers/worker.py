@@ -37,10 +37,12 @@ def repeat(work, times):
 def answer(work, line):
     command, argument = line.split(maxsplit=1)
     if command == "run":
-        return repeat(work, int(argument))
+        return work.repeat(int(argument)) if hasattr(work, "repeat") else repeat(work, int(argument))
+    if command == "save":
+        return work.save(argument)
     if command == "compare":
         return {"errors": work.compare(load_file(argument, device=torch.get_default_device().type))}
-    raise ValueError(f"`{line}` is no command; known: run N, compare FILE")
+    raise ValueError(f"`{line}` is no command; known: run N, save FILE, compare FILE")
 
 
 def main():
@@ -56,7 +58,7 @@ def main():
         torch.set_default_device(spec.get("device", "cpu"))
         torch.manual_seed(1)
         work = importlib.import_module(spec["peer"]).make(spec)
-        if not spec.get("check"):
+        if not spec.get("check") and not hasattr(work, "repeat"):
             for _ in range(WARM_UPS):
                 work.run()
         ready = work.describe()

@@ -29,13 +29,16 @@ void forget_peak() {
 
 Json repeat(Work& work, int times, c10::Device device) {
   std::vector<double> seconds;
+  const Json before = work.tallies();
   for (int i = 0; i < times; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work.run();
     if (device.is_cuda()) torch::cuda::synchronize();
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  return {{"seconds", seconds}, {"peak_memory", peak_since()}};
+  Json added = work.tallies();
+  for (auto& [name, tally] : added.items()) tally = tally.get<double>() - before.at(name).get<double>();
+  return {{"seconds", seconds}, {"peak_memory", peak_since()}, {"tallies", added}};
 }
 
 Json answer(Work& work, const std::string& line, c10::Device device) {

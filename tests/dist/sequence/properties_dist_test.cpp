@@ -18,8 +18,7 @@
 //   4 a head that one rank has: hangs     GradientBuckets.CountAMissingGradientAsZero
 //   5 means of chunks' means, NaN         ParallelText, "masked, chunks without a target"
 //   6 one dropout mask for all            ChunksHeadsAndSeedsAllHaveDropoutOfTheirOwn
-//   7 a new buffer each step, no overlap  TheRingUsesAsManyBuffersWhateverItsLength (of the buffers; that
-//                                         messages travel while blocks are computed is not asserted)
+//   7 a new buffer each step, no overlap  TheRingUsesAsManyBuffersWhateverItsLength, SequenceOverlap
 //   8 order of messages by global rank    WorksInGroupsThatArePartsOfTheWorld
 //   9 rings of rings mixed up, overflow   SequenceAttention.CrossesRingsThatAreNotAsManyAsTheirRanks,
 //                                         ScoresOfChunksMayBeTenThousandApart

@@ -75,8 +75,10 @@ inline Outcome found(const Sequences& whole, Group& group, const SequenceAttenti
                                   [&](const auto& q, const auto& k, const auto& v) {
                                     return sequence_attention(q, k, v, group, options);
                                   });
-  const auto gather = [&](const at::Tensor& x) { return gather_tokens(x, 1, options.order, group); };
-  return {gather(own.out), gather(own.q), gather(own.k), gather(own.v)};
+  // in one message: heads of all four side by side
+  const auto all = gather_tokens(at::cat({own.out, own.q, own.k, own.v}, 2), 1, options.order, group)
+                       .split_with_sizes({own.out.size(2), own.q.size(2), own.k.size(2), own.v.size(2)}, 2);
+  return {all[0], all[1], all[2], all[3]};
 }
 
 inline double difference(const at::Tensor& a, const at::Tensor& b) {

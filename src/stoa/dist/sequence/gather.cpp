@@ -17,17 +17,25 @@ void each_block(
   Group& group = call.group;
   const auto queries = call.part(group.rank());
   const auto visit = [&](int rank, const at::Tensor& block_k, const at::Tensor& block_v) {
+    call.tell(SequenceStep::kAttend);
     call.computing([&] {
       const auto keys = call.part(rank);
       if (!call.sees_nothing(queries, keys)) work(rank, block_k, block_v, keys);
     });
   };
   Pending gathering;
-  if (group.size() > 1) gathering = group.start_all_gather(at::stack({k, v}));
   at::Tensor all;
-  if (!call.options.overlap) all = call.waiting([&] { return gathering.wait(); });
+  const auto wait = [&] {
+    call.tell(SequenceStep::kWait);
+    all = call.waiting([&] { return gathering.wait(); });
+  };
+  if (group.size() > 1) {
+    call.tell(SequenceStep::kSend);
+    gathering = group.start_all_gather(at::stack({k, v}));
+    if (!call.options.overlap) wait();
+  }
   visit(group.rank(), k, v);
-  if (call.options.overlap) all = call.waiting([&] { return gathering.wait(); });
+  if (group.size() > 1 && call.options.overlap) wait();
   for (int rank = 0; rank < group.size(); ++rank)
     if (rank != group.rank()) visit(rank, all[rank][0], all[rank][1]);
 }

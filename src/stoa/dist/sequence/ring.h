@@ -26,11 +26,15 @@ class Ring {
   void circulate(const at::Tensor& k, const at::Tensor& v,
                  const std::function<void(int, const at::Tensor&, const at::Tensor&)>& work) const;
 
-  /// One step of a ring whose messages have a tag of their own. Without overlap it is over on return.
-  Pending exchange(const at::Tensor& out, const at::Tensor& in, int tag) const;
-  void wait(Pending& pending) const;
+  /// What travels: each kind has a tag of its own.
+  enum class Cargo { kBlock, kGradients };
+  /// One step of a ring. Without overlap it is over on return.
+  Pending exchange(const at::Tensor& out, const at::Tensor& in, Cargo cargo) const;
+  void wait(Pending& pending, Cargo cargo) const;
 
  private:
+  void finish(Pending& pending, Cargo cargo) const;
+
   const SequenceCall& call_;
   int width_;
 };

@@ -4,6 +4,18 @@
 
 namespace stoa::dist {
 
+SequencePart SequencePart::narrow(std::int64_t begin, std::int64_t count) const {
+  const auto some = [&](const at::Tensor& whole) {
+    return whole.defined() ? whole.narrow(1, begin, count) : at::Tensor();
+  };
+  SequencePart part{positions.narrow(0, begin, count), some(documents), some(valid), first, last};
+  if (count > 0) {
+    part.first = part.positions.min().item<std::int64_t>();
+    part.last = part.positions.max().item<std::int64_t>();
+  }
+  return part;
+}
+
 SequencePart SequenceCall::part(int first, int count) const {
   const int ranks = group.size();
   SequencePart part;

@@ -3,6 +3,7 @@
 #include <ATen/core/ivalue.h>
 
 #include <chrono>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,18 @@ struct SequencePart {
   at::Tensor positions;              ///< [tokens] int64 in the whole sequence
   at::Tensor documents, valid;       ///< [batch, tokens], undefined where the call has none
   std::int64_t first = 0, last = 0;  ///< lowest and highest position
+
+  /// `count` of them from the `begin`-th on.
+  SequencePart narrow(std::int64_t begin, std::int64_t count) const;
+};
+
+/// What a rank is about to do.
+enum class SequenceStep {
+  kSend,       ///< a message to a neighbour, and the receiving of one from the other, are about to be started
+  kSum,        ///< the same of gradients
+  kAttend,     ///< arithmetic on a block of keys
+  kWait,       ///< waiting for the messages of kSend
+  kWaitForSum  ///< and of kSum
 };
 
 /// A checked call; what its backward pass needs beside tensors.
@@ -26,7 +39,11 @@ struct SequenceCall : torch::CustomClassHolder {
   SequenceAttentionOptions options;
   std::int64_t chunk = 0;  ///< tokens of a rank
   std::int64_t heads = 0, kv_heads = 0;
+  std::function<void(SequenceStep)> watch;  ///< told of each step, where there is one: for tests
 
+  void tell(SequenceStep step) const {
+    if (watch) watch(step);
+  }
   /// The tokens of ranks [first, first + count).
   SequencePart part(int first, int count = 1) const;
   /// True where no query sees any of the keys, as far as that shows at a glance.
