@@ -1,6 +1,8 @@
 // `stoa plan` as a program.
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/thrown.h"
@@ -92,6 +94,50 @@ TEST(PlanCommand, PrintsTheTablesOfThePaper) {
   STOA_EXPECT_CONTAINS(lengths.output, "Longest sequence whose attention block fits into 2.0 GiB a rank");
   STOA_EXPECT_CONTAINS(lengths.output, "Computed.");
   EXPECT_EQ(run_stoa({"plan", kTutorial, "--table", "mlp"}).exit_code, 0);
+}
+
+TEST(PlanCommand, ComputesScalingToAThousandDevices) {
+  const std::vector<std::string> speeds = {
+      "--table", "scaling",     "--gflops", "500",       "--memory-bandwidth",
+      "40GB/s",  "--bandwidth", "10Gbit/s", "--latency", "50us"};
+  auto words = std::vector<std::string>{"plan"};
+  words.insert(words.end(), speeds.begin(), speeds.end());
+  const Ended text = run_stoa(words);
+  ASSERT_EQ(text.exit_code, 0) << text.errors;
+  for (const char* part : {"Computed, not measured", "500 GFLOP/s in fp32 (given)",
+                           "1.25 GB/s (given) and 50 us", "Sequences grow: 64 x 512 tokens for each device",
+                           "Batches grow", "The work stays", "all-to-all", "\n1024 "})
+    STOA_EXPECT_CONTAINS(text.output, part);
+  words.insert(words.begin() + 1, kTutorial);
+  words.push_back("--json");
+  const auto json = json_of(run_stoa(words));
+  ASSERT_TRUE(json.is_object());
+  EXPECT_TRUE(json["computed"].get<bool>());
+  for (const char* growth : {"sequence", "batch", "nothing"}) {
+    EXPECT_EQ(json[growth].size(), 11) << growth;
+    EXPECT_EQ(json[growth].back()["devices"], 1024) << growth;
+  }
+  EXPECT_LT(json["sequence"].back()["ring"]["efficiency"].get<double>(), 1);
+  EXPECT_TRUE(json["sequence"].back()["tensor"].is_null());  // 4 heads
+}
+
+TEST(PlanCommand, DealsOutExperts) {
+  const auto moe = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--devices", "4", "--memory", "16GiB", "--set", "model.mixture_layers=-1",
+                             "--set", "model.router.experts=4"});
+    return run_stoa(plan_of(kTutorial, more));
+  };
+  const Ended text = moe({"--all"});
+  ASSERT_EQ(text.exit_code, 0) << text.errors;
+  STOA_EXPECT_CONTAINS(text.output, "  expert  ");
+  std::map<int, double> weights;
+  const auto json = json_of(moe({"--json"}));
+  ASSERT_TRUE(json.is_object());
+  for (const auto& split : json["splits"])
+    if (split["data"] == 4) weights[split["expert"].get<int>()] = split["memory"]["weights"].get<double>();
+  ASSERT_EQ(weights.size(), 3);  // 1, 2 and 4
+  EXPECT_GT(weights[1], weights[2]);
+  EXPECT_GT(weights[2], weights[4]);
 }
 
 TEST(PlanCommand, MeasuresTheNetworkWhereItIsLaunched) {

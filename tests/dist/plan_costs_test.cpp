@@ -37,9 +37,16 @@ TEST(PlanCosts, TrafficOfALayerIsThatOfTheTable) {  // sequence-parallelism.md 2
   EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kRing, 4), 20);
   EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kGatherKv, 4), 18);
   EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kUlysses, 4), 6);
-  EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kHybrid, 4, 2), 12);
+  EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kHybrid, 4, 2), 10);
+  EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kRing, 2), 6);  // own gradients do not travel
   EXPECT_DOUBLE_EQ(sequence_traffic(SequenceMethod::kHybrid, 4, 4), 6);
   EXPECT_EQ(sequence_traffic(SequenceMethod::kRing, 1), 0);
+}
+
+TEST(PlanCosts, RowsOfExpertsTravelFourTimes) {
+  EXPECT_DOUBLE_EQ(expert_traffic(100, 2, 64, 4), 4 * 100 * 2 * 64 * 0.75);
+  EXPECT_EQ(expert_traffic(100, 2, 64, 1), 0);
+  EXPECT_DOUBLE_EQ(all_to_all_seconds(4e6, 4, {1e6, 0.5}), 3 * 0.5 + 3);
 }
 
 BlockShape bert_base(double ranks) {  // of the example in sequence-parallelism.md 2.5

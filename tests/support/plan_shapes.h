@@ -53,12 +53,12 @@ inline std::string text_data(const std::filesystem::path& folder) {
                 eval);
 }
 
-/// What all recipes here share: three steps, batches made by the training thread, whose tensors are counted.
-inline std::string training(std::int64_t batch, const std::string& more = "") {
+/// What all recipes here share: few steps, batches made by the training thread, whose tensors are counted.
+inline std::string training(std::int64_t batch, const std::string& more = "", int steps = 3) {
   return format(
-      "[optimizer]\nname = \"adamw\"\n[train]\nsteps = 3\nbatch_size = {}\neval_batch_size = 2\nworkers = "
+      "[optimizer]\nname = \"adamw\"\n[train]\nsteps = {}\nbatch_size = {}\neval_batch_size = 2\nworkers = "
       "0\n{}\n[checkpoint]\nkeep_best = false\n[runtime]\nprecision = \"fp32\"\ndevice = \"cpu\"\n",
-      batch, more);
+      steps, batch, more);
 }
 
 /// The prediction is within a tenth of the measurement.

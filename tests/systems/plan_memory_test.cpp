@@ -15,11 +15,12 @@ void check(const std::string& what, const std::string& recipe) {
   test::expect_close_to_measured(test::predicted(recipe), test::measured_peak(recipe, folder / "run"), what);
 }
 
-std::string images(const std::string& model, std::int64_t batch, const std::string& more = "") {
+std::string images(const std::string& model, std::int64_t batch, const std::string& more = "",
+                   int steps = 3) {
   return "[task]\nname = \"image_classification\"\n[data]\nformat = \"synthetic\"\nimage_size = "
          "32\nchannels = 3\nclasses = 10\ntrain_limit = 256\ntest_limit = 4\n[model]\nname = "
          "\"wide_net\"\npatch = 4\n" +
-         model + training(batch, more);
+         model + training(batch, more, steps);
 }
 
 std::string text(const TempDir& folder, const std::string& task, const std::string& data,
@@ -47,6 +48,26 @@ TEST_F(PlanMemory, OfWideNetWhoseLayersShareAMixture) {
   check("WideNet", images("dim = 128\ndepth = 6\nheads = 4\nmlp_dim = 256\n[model.router]\nexperts = "
                           "4\ncapacity_factor = 0.0\n",
                           24));
+}
+
+/// The plan is for the step in which the fewest rows find no room; the first ones leave out more.
+TEST_F(PlanMemory, OfWideNetAsItsDefaultsAre) {
+  check("WideNet, default capacity",
+        images("dim = 128\ndepth = 6\nheads = 4\nmlp_dim = 256\n[model.router]\nexperts = 4\n", 24, "", 8));
+}
+
+TEST_F(PlanMemory, OfExpertsThatAreFull) {
+  check("WideNet, half the capacity",
+        images("dim = 128\ndepth = 3\nheads = 4\nmlp_dim = 256\n[model.router]\nexperts = "
+               "4\ncapacity_factor = 0.5\n",
+               16));
+}
+
+TEST_F(PlanMemory, OfExpertsThatChoose) {
+  check("WideNet, expert choice",
+        images("dim = 128\ndepth = 3\nheads = 4\nmlp_dim = 256\n[model.router]\nexperts = "
+               "4\nrouting = \"expert_choice\"\ncapacity_factor = 1.5\n",
+               16));
 }
 
 TEST_F(PlanMemory, OfAVisionTransformerWithMixturesAsTheOriginalProgramHasThem) {

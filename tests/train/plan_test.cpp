@@ -49,6 +49,31 @@ PlanModel transformer() {
   return model;
 }
 
+/// The same with a mixture of 8 experts in place of each perceptron, two of them for each token.
+PlanModel mixtures() {
+  auto model = transformer();
+  const double matrices = 4 * 2 * 64 * 256, rows = 4 * 128 * 2;
+  model.mixtures = 4;
+  model.experts = 8;
+  model.choices = 2;
+  model.expert_learned = 8 * matrices;
+  model.block_learned = 4 * 4 * 64 * 64 + model.expert_learned;
+  model.learned = model.parameters = model.block_learned + 1000;
+  model.expert_macs = 128 * 2 * matrices;
+  model.macs = 128. * 4 * 4 * 64 * 64 + model.attention_macs + model.expert_macs;
+  model.expert_kept = 4 * 128 * 64 + rows * (2 * 256 + 64);
+  model.block_kept = 4 * 128 * 7 * 64 + model.expert_kept;
+  model.kept = model.block_kept + 10000;
+  return model;
+}
+
+Split with_experts(std::int64_t data, std::int64_t expert, std::int64_t micro) {
+  Split split{data};
+  split.expert = expert;
+  split.micro_batch = micro;
+  return split;
+}
+
 Split split(std::int64_t data, std::int64_t sequence = 1, std::int64_t tensor = 1, std::int64_t pipeline = 1,
             std::int64_t zero = 0, std::int64_t micro = 16, bool recompute = false) {
   return {data, sequence, tensor, pipeline, zero, micro, recompute};
@@ -87,7 +112,10 @@ TEST(PlanMemory, ZeroDealsOutStatesThenGradientsThenWeights) {
   EXPECT_EQ(of(2).gradients, 2e9);
   EXPECT_EQ(of(2).buffers, 4.0 * dist::GradientBuckets::kBucketBytes);
   EXPECT_EQ(of(2).weights, 4e9);
-  EXPECT_EQ(of(3).weights, 2e9);
+  EXPECT_EQ(of(3).weights, 2e9 + 4e9);  // nothing is known of layers: all weights are there in a pass
+  const auto blocks = transformer();
+  EXPECT_DOUBLE_EQ(predict_memory(blocks, split(2, 1, 1, 1, 3, 8), machine()).weights,
+                   4 * (blocks.learned / 2 + 1000 + 2 * blocks.block_learned / 4));
 }
 
 TEST(PlanMemory, ActivationsAreDividedByReplicasSequencesTensorsAndStages) {
@@ -235,16 +263,102 @@ TEST(Plan, RefusesDevicesThatNothingDividesInto) {
                        "nothing else of this model can be split");
 }
 
-TEST(Plan, MatricesOfMixturesAreNotCut) {
-  auto model = transformer();
-  model.choices = 2;
-  for (const auto& planned : plan(model, 4, machine())) EXPECT_EQ(planned.split.tensor, 1);
+TEST(PlanMemory, ExpertsAndTheirStatesAreDealtOut) {
+  const auto model = mixtures();
+  const auto whole = predict_memory(model, with_experts(8, 1, 2), machine()),
+             dealt = predict_memory(model, with_experts(8, 4, 2), machine());
+  EXPECT_DOUBLE_EQ(whole.weights - dealt.weights, 4 * 0.75 * model.expert_learned);
+  EXPECT_DOUBLE_EQ(whole.optimizer - dealt.optimizer, 8 * 0.75 * model.expert_learned);
 }
 
-TEST(Plan, SplitsOfSharedBlocksAreNoStages) {
+TEST(PlanMemory, RowsThatTravelToExpertsAreKeptTwiceMore) {
+  const auto model = mixtures();
+  const auto here = predict_memory(model, with_experts(2, 1, 8), machine()),
+             elsewhere = predict_memory(model, with_experts(2, 2, 8), machine());
+  EXPECT_DOUBLE_EQ(here.activations, 4 * 8 * model.kept);
+  EXPECT_DOUBLE_EQ(elsewhere.activations - here.activations, 4 * 8 * 4 * 128 * 2 * 2 * 64.);
+}
+
+TEST(PlanMemory, MixturesAreWholeWhereMatricesAreCut) {
+  const auto model = mixtures();
+  const auto whole = predict_memory(model, split(1), machine()),
+             cut = predict_memory(model, split(1, 1, 2), machine());
+  EXPECT_DOUBLE_EQ(whole.weights - cut.weights, 4 * 0.5 * (model.block_learned - model.expert_learned));
+  EXPECT_GE(cut.activations, 4 * 16 * model.expert_kept);
+}
+
+TEST(PlanMemory, HiddenUnitsOfExpertsAreDealtOutWhereTheyCanBe) {
+  auto model = mixtures();
+  const auto of = [&] { return predict_memory(model, split(1, 1, 2), machine()); };
+  const auto whole = of();
+  model.cuts_experts = true;
+  const auto cut = of();
+  EXPECT_DOUBLE_EQ(whole.weights - cut.weights, 4 * 0.5 * model.expert_learned);
+  EXPECT_DOUBLE_EQ(whole.activations - cut.activations, 4 * 16 * 0.5 * 4 * 128 * 2 * 2 * 256.);
+}
+
+TEST(PlanMemory, EveryStageHasBlocksThatAllShare) {
   auto model = transformer();
+  const auto weights = [&] { return predict_memory(model, split(1, 1, 1, 4, 0, 4), machine()).weights; };
+  EXPECT_DOUBLE_EQ(weights(), 4 * (model.block_learned / 4 + 1000));
   model.shared = true;
-  for (const auto& planned : plan(model, 4, machine())) EXPECT_EQ(planned.split.pipeline, 1);
+  EXPECT_DOUBLE_EQ(weights(), 4 * (model.block_learned + 1000));
+}
+
+TEST(PlanTime, RowsTravelToExpertsAndBack) {
+  const auto model = mixtures();
+  const auto time = predict_time(model, with_experts(4, 2, 4), machine());
+  const double rows = dist::expert_traffic(4 * 128, 2, 64, 2) * 4 / 1e9 + 5 * 1e-5;
+  const double routes = 3 * dist::all_gather_seconds(8 * 8 * 4, 4, machine().link);
+  EXPECT_DOUBLE_EQ(time.expert, 4 * (rows + routes));
+  EXPECT_DOUBLE_EQ(predict_time(model, with_experts(4, 1, 4), machine()).expert, 4 * routes);
+  EXPECT_EQ(predict_time(transformer(), with_experts(4, 1, 4), machine()).expert, 0);
+}
+
+TEST(PlanTime, GradientsOfExpertsAreSummedOverThoseThatHoldThem) {
+  const auto model = mixtures();
+  auto slow = machine();
+  slow.link = {1e6, 0};
+  slow.flops = slow.bandwidth = 1e30;  // nothing hides
+  const auto of = [&](std::int64_t expert) {
+    return predict_time(model, with_experts(4, expert, 4), slow).gradients;
+  };
+  const auto sum = [&](double numbers, std::int64_t ranks) {
+    return dist::all_reduce_seconds(4 * numbers, ranks, slow.link);
+  };
+  EXPECT_NEAR(of(1) - of(2), sum(model.expert_learned, 4) - sum(model.expert_learned / 2, 2), 1e-9);
+  EXPECT_NEAR(of(1) - of(4), sum(model.expert_learned, 4), 1e-9);  // each holder is the only one
+}
+
+TEST(PlanTime, MatricesOfAttentionAloneAreSummedWhereMixturesStand) {
+  auto model = transformer();
+  const double all = predict_time(model, split(1, 1, 2), machine()).tensor;
+  model.mixtures = 4;
+  EXPECT_DOUBLE_EQ(predict_time(model, split(1, 1, 2), machine()).tensor, all / 2);
+  model.cuts_experts = true;
+  EXPECT_DOUBLE_EQ(predict_time(model, split(1, 1, 2), machine()).tensor, all);
+}
+
+TEST(Plan, DealsExpertsOutAmongReplicasThatDivideThem) {
+  const auto model = mixtures();
+  std::int64_t dealt = 0;
+  for (const auto& planned : plan(model, 12, machine())) {
+    const auto& s = planned.split;
+    EXPECT_EQ(s.devices(), 12);
+    EXPECT_EQ(model.experts % s.expert, 0);
+    EXPECT_EQ(s.data % s.expert, 0);
+    dealt += s.expert > 1 ? 1 : 0;
+    auto options = model.parallel;
+    options.data = s.data;
+    options.sequence = s.sequence;
+    options.tensor = s.tensor;
+    options.pipeline = s.pipeline;
+    options.expert = s.expert;
+    options.zero = s.zero;
+    EXPECT_EQ(planned.refused, Team::refusal(options));
+  }
+  EXPECT_GT(dealt, 0);
+  for (const auto& planned : plan(transformer(), 4, machine())) EXPECT_EQ(planned.split.expert, 1);
 }
 
 TEST(PlanMemory, RoomBetweenTensorsIsAShareOfWhatComesAndGoes) {
@@ -280,12 +394,25 @@ TEST(Plan, ShowsWhatTheModelRefusesToday) {
   EXPECT_EQ(refused(&Split::data, 4), "");
 }
 
+TEST(Plan, ReplicasThatMeetInPassesMakeEquallyMany) {
+  auto model = mixtures();
+  model.batch = 9;  // 5 and 4 samples
+  model.micro_batch = 1;
+  for (const auto& planned : plan(model, 2, machine())) {
+    if (planned.split.expert == 1) continue;
+    STOA_EXPECT_CONTAINS(planned.refused, "unequal numbers of passes");
+  }
+}
+
 TEST(Plan, OfTheRecipeAsItStandsTakesItsOwnSettings) {
   auto model = transformer();
   model.micro_batch = 4;
   model.parallel.sequence = 2;
   model.recomputes = true;
-  EXPECT_EQ(recipe_split(model, 4), split(2, 2, 1, 1, 0, 4, true));
+  model.parallel.expert = 2;
+  auto expected = split(2, 2, 1, 1, 0, 4, true);
+  expected.expert = 2;
+  EXPECT_EQ(recipe_split(model, 4), expected);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "stoa/cli/commands.h"
 #include "stoa/cli/doctor_distributed.h"
 #include "stoa/cli/measure.h"
+#include "stoa/cli/plan_scaling.h"
 #include "stoa/cli/plan_text.h"
 #include "stoa/cli/plan_units.h"
 #include "stoa/cli/recipe_file.h"
@@ -89,31 +90,34 @@ double line_of(const char* file, const std::string& key) {
   return 0;
 }
 
-/// Seconds of the fastest of some runs.
+/// Seconds of one run: of the fastest of some; or, where the processes of a launch share a machine and
+/// measure it together, of the run in the middle.
 template <class Work>
-double fastest(const Runtime& runtime, const Work& work) {
+double seconds_of(const Runtime& runtime, const Work& work, bool together) {
   using Clock = std::chrono::steady_clock;
   const auto wait = [&] {
     if (runtime.device.is_cuda()) torch::cuda::synchronize();
   };
-  constexpr int kRuns = 12;
+  constexpr std::size_t kRuns = 12;
   constexpr double kBudget = 1;  // seconds
-  double best = 1e30, spent = 0;
-  for (int i = 0; i < kRuns && spent < kBudget; ++i) {
+  std::vector<double> runs;
+  double spent = 0;
+  while ((together || runs.size() < kRuns) && spent < kBudget) {
     if (interrupted()) throw Interrupted("interrupted");
     wait();
     const auto start = Clock::now();
     work();
     wait();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    best = std::min(best, seconds);
+    runs.push_back(seconds);
     spent += seconds;
   }
-  return best;
+  std::ranges::sort(runs);
+  return together ? runs[runs.size() / 2] : runs[0];
 }
 
 /// Speed of the first product of the recipe's own perceptron, as training makes it.
-double product_flops(const Runtime& runtime, const PlanModel& model) {
+double product_flops(const Runtime& runtime, const PlanModel& model, bool together) {
   constexpr std::int64_t kFewest = 64, kMost = 4096, kUsual = 1024;
   const bool known = model.width > 0;
   const std::int64_t rows = known ? std::clamp(model.micro_batch * model.tokens, kFewest, kMost) : kUsual;
@@ -123,7 +127,8 @@ double product_flops(const Runtime& runtime, const PlanModel& model) {
   const auto options = at::TensorOptions(runtime.device).dtype(type);
   const auto x = at::ones({rows, in}, options), w = at::ones({out, in}, options);
   const at::NoGradGuard no_gradients;
-  const double seconds = fastest(runtime, [&] { ops::linear(x, w, {}, ops::Activation::kNone, rounds); });
+  const double seconds = seconds_of(
+      runtime, [&] { ops::linear(x, w, {}, ops::Activation::kNone, rounds); }, together);
   return 2.0 * static_cast<double>(rows * in * out) / seconds;
 }
 
@@ -140,19 +145,20 @@ double copy_bandwidth(const Runtime& runtime) {
   if (runtime.device.is_cpu()) return 1e9 * measure_copy();
   constexpr std::int64_t kBytes = std::int64_t{1} << 30;
   const auto from = at::ones({kBytes / 4}, runtime.device), to = at::empty_like(from);
-  return 2.0 * kBytes / fastest(runtime, [&] { to.copy_(from); });
+  return 2.0 * kBytes /
+         seconds_of(
+             runtime, [&] { to.copy_(from); }, false);
 }
 
 /// What was measured between the processes of a launch.
-std::optional<GroupSpeed> measure_link(const PlanArguments& arguments) {
-  const auto place = dist::read_place();
-  if (place.world == 1 || !arguments.bandwidth.empty()) return {};
-  const auto world = dist::World::join(place);
+std::optional<GroupSpeed> measure_link(const PlanArguments& arguments, dist::World* world) {
+  if (world == nullptr || !arguments.bandwidth.empty()) return {};
   return measure_group(world->all(), world->all());
 }
 
 Machine measure_machine(const PlanArguments& arguments, const Given& given, const PlanModel& model,
-                        const Runtime& runtime, double weights, const std::optional<GroupSpeed>& link) {
+                        const Runtime& runtime, dist::World* world) {
+  const auto link = measure_link(arguments, world);
   Machine machine;
   machine.bf16 = runtime.bf16;
   machine.gpu = !runtime.device.is_cpu();
@@ -167,27 +173,32 @@ Machine measure_machine(const PlanArguments& arguments, const Given& given, cons
   machine.link_latency = given.latency ? Known{*given.latency}
                          : link        ? Known{1e-6 * link->latency_us / (2.0 * (link->size - 1)), "measured"}
                                        : Known{50e-6, "assumed"};
-  machine.flops =
-      arguments.gflops ? Known{1e9 * *arguments.gflops} : Known{product_flops(runtime, model), "measured"};
+  if (world != nullptr) world->all().barrier();  // all begin at once
+  machine.flops = arguments.gflops ? Known{1e9 * *arguments.gflops}
+                                   : Known{product_flops(runtime, model, world != nullptr), "measured"};
   machine.bandwidth =
       given.memory_bandwidth ? Known{*given.memory_bandwidth} : Known{copy_bandwidth(runtime), "measured"};
   if (!machine.gpu) {
     machine.spare = kHeapSpare;
-    machine.program = std::max(0.0, resident_program() - weights) + kBesides;
+    machine.program = std::max(0.0, resident_program() - 4 * model.parameters) + kBesides;
   }
   return machine;
 }
 
-std::string machine_text(const Machine& machine, std::int64_t devices) {
-  std::string text = format("{} of {} ({}): {:.0f} GFLOP/s in {} ({}), memory at {:.1f} GB/s ({})\n",
-                            devices == 1 ? std::string("one device") : format("{} devices", devices),
-                            bytes(machine.memory.value), machine.memory.from, machine.flops.value / 1e9,
-                            machine.bf16 ? "bf16" : "fp32", machine.flops.from, machine.bandwidth.value / 1e9,
-                            machine.bandwidth.from);
-  if (devices > 1)
+/// What a device is capable of, and, where there are several, what carries their messages.
+std::string speeds_text(const Machine& machine, bool several) {
+  std::string text = format("{:.0f} GFLOP/s in {} ({}), memory at {:.1f} GB/s ({})\n",
+                            machine.flops.value / 1e9, machine.bf16 ? "bf16" : "fp32", machine.flops.from,
+                            machine.bandwidth.value / 1e9, machine.bandwidth.from);
+  if (several)
     text += format("between them {:.3g} GB/s ({}) and {:.0f} us ({})\n", machine.link_bandwidth.value / 1e9,
                    machine.link_bandwidth.from, 1e6 * machine.link_latency.value, machine.link_latency.from);
   return text;
+}
+
+std::string machine_text(const Machine& machine, std::int64_t devices) {
+  return format("{} of {} ({}): {}", devices == 1 ? std::string("one device") : format("{} devices", devices),
+                bytes(machine.memory.value), machine.memory.from, speeds_text(machine, devices > 1));
 }
 
 Json machine_json(const Machine& machine, std::int64_t devices) {
@@ -212,6 +223,11 @@ std::string closing_text(const PlanArguments& arguments, const PlanModel& model,
       arguments.memory.empty() ? "this machine's memory" : arguments.memory, bytes(splits[0].memory.total()));
 }
 
+void require_blocks(const PlanModel& model, const std::string& recipe) {
+  if (model.width == 0)
+    throw ConfigError(format("{}: this model has no attention, which --table is about", recipe));
+}
+
 /// The block of a recipe, or BERT-base as the paper compares it.
 dist::BlockShape block_of(const PlanArguments& arguments) {
   dist::BlockShape shape;
@@ -219,8 +235,7 @@ dist::BlockShape block_of(const PlanArguments& arguments) {
   Recipe recipe = read_recipe(open_recipe(arguments.recipe, arguments.set), catalog());
   const auto task = recipe.task->build({false, nullptr});
   const auto model = plan_model(recipe, *task);
-  if (model.width == 0)
-    throw ConfigError(format("{}: this model has no attention, which --table is about", arguments.recipe));
+  require_blocks(model, arguments.recipe);
   shape.batch = static_cast<double>(model.batch);
   shape.length = static_cast<double>(model.tokens);
   shape.width = static_cast<double>(model.width);
@@ -229,7 +244,29 @@ dist::BlockShape block_of(const PlanArguments& arguments) {
   return shape;
 }
 
+/// Scaling of a recipe, or of 12 blocks of the paper's shape.
+void show_scaling(const Program& program, const PlanArguments& arguments) {
+  constexpr std::int64_t kBlocks = 12;
+  PlanModel model = blocks_of({}, kBlocks);
+  RuntimeOptions options;
+  options.precision = Precision::kFp32;
+  if (!arguments.recipe.empty()) {
+    Recipe recipe = read_recipe(open_recipe(arguments.recipe, arguments.set), catalog());
+    const auto task = recipe.task->build({false, nullptr});
+    model = plan_model(recipe, *task);
+    require_blocks(model, arguments.recipe);
+    options = recipe.runtime;
+  }
+  const Runtime runtime = configure_runtime(options);
+  const Machine machine = measure_machine(arguments, Given(arguments), model, runtime, nullptr);
+  auto planned = machine.planned();
+  planned.program = planned.spare = 0;  // the table is of tensors
+  const auto table = scaling_table(model, planned, speeds_text(machine, true));
+  print_result(program, table.json, table.text);
+}
+
 void show_table(const Program& program, const PlanArguments& arguments) {
+  if (arguments.table == "scaling") return show_scaling(program, arguments);
   auto shape = block_of(arguments);
   double memory = 0;
   if (arguments.table == "length") {
@@ -251,12 +288,12 @@ void plan_command(const Program& program, const PlanArguments& arguments) {
     throw ConfigError(format("--devices is {}; it must be 1 to {}", devices, thousands(kMostDevices)));
   const Given given(arguments);
   Recipe recipe = read_recipe(open_recipe(arguments.recipe, arguments.set), catalog());
-  const auto link = measure_link(arguments);
-  if (place.rank != 0) return;
+  const auto world = place.world > 1 ? dist::World::join(place) : nullptr;
   const auto task = recipe.task->build({false, nullptr});
   PlanModel model = plan_model(recipe, *task);
   const Runtime runtime = configure_runtime(recipe.runtime);
-  const Machine machine = measure_machine(arguments, given, model, runtime, 4 * model.parameters, link);
+  const Machine machine = measure_machine(arguments, given, model, runtime, world.get());
+  if (place.rank != 0) return;
   if (machine.gpu && machine.bf16) model.bytes_per_number = 2;
   const auto splits = plan(model, devices, machine.planned());
 
@@ -309,9 +346,9 @@ void add_plan(Program& program) {
   command.add_flag("--all", arguments->all, format("every split, not the first {}", kLines));
   auto& table = *command.add_option(
       "--table", arguments->table,
-      "no plan: what one block takes on 1 to 1024 ranks, or the longest sequence that fits; "
-      "of the recipe, or of BERT-base as in the paper");
-  set_words(table, {"attention", "mlp", "length"});
+      "no plan: what one block takes on 1 to 1024 ranks, the longest sequence that fits, or time and memory "
+      "as devices become more; of the recipe, or of BERT-base as in the paper");
+  set_words(table, {"attention", "mlp", "length", "scaling"});
 }
 
 }  // namespace stoa::cli

@@ -13,13 +13,6 @@ namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
 
-std::string seconds_text(double seconds) {
-  if (seconds >= 100) return duration(seconds);
-  if (seconds >= 1) return format("{:.1f} s", seconds);
-  if (seconds >= 1e-3) return format("{:.3g} ms", 1e3 * seconds);
-  return format("{:.3g} us", 1e6 * seconds);
-}
-
 std::vector<std::pair<const char*, double>> parts_of(const PlanMemory& memory) {
   return {{"weights", memory.weights},
           {"gradients", memory.gradients},
@@ -35,7 +28,8 @@ std::vector<std::pair<const char*, double>> parts_of(const PlanMemory& memory) {
 std::vector<std::pair<const char*, double>> parts_of(const PlanTime& time) {
   return {{"arithmetic", time.arithmetic},   {"passes over memory", time.memory},
           {"gradient sums", time.gradients}, {"keys and values", time.sequence},
-          {"tensor sums", time.tensor},      {"idle stages", time.pipeline}};
+          {"tensor sums", time.tensor},      {"rows to experts", time.expert},
+          {"idle stages", time.pipeline}};
 }
 
 std::string details(const PlannedSplit& planned) {
@@ -59,6 +53,13 @@ std::string flags_of(const Split& split) {
 
 }  // namespace
 
+std::string seconds_text(double seconds) {
+  if (seconds >= 100) return duration(seconds);
+  if (seconds >= 1) return format("{:.1f} s", seconds);
+  if (seconds >= 1e-3) return format("{:.3g} ms", 1e3 * seconds);
+  return format("{:.3g} us", 1e6 * seconds);
+}
+
 std::string plan_text(const std::vector<PlannedSplit>& splits, std::size_t most) {
   if (splits.size() == 1 && splits[0].split.devices() == 1) return details(splits[0]);
   const std::size_t shown = most == 0 ? splits.size() : std::min(most, splits.size());
@@ -68,18 +69,22 @@ std::string plan_text(const std::vector<PlannedSplit>& splits, std::size_t most)
   std::size_t widest = heading.size();
   for (std::size_t i = 0; i < shown; ++i) widest = std::max(widest, splits[i].reason.size());
   heading.resize(widest, ' ');
-  Rows rows = {{"data", "sequence", "tensor", "pipeline", "zero", "micro-batch", "memory", "a step", "today",
-                heading}};
+  const bool experts = std::ranges::any_of(splits, [](const auto& s) { return s.split.expert > 1; });
+  Rows rows = {{"data", "sequence", "tensor", "pipeline", "expert", "zero", "micro-batch", "memory", "a step",
+                "today", heading}};
   for (std::size_t i = 0; i < shown; ++i) {
     const auto& [split, memory, time, fits, refused, reason] = splits[i];
     again = again || split.recompute;
     marked = marked || !refused.empty();
     const auto padded = reason + std::string(widest - reason.size(), ' ');
     rows.push_back({format("{}", split.data), format("{}", split.sequence), format("{}", split.tensor),
-                    format("{}", split.pipeline), format("{}", split.zero), flags_of(split),
-                    bytes(memory.total()), fits ? seconds_text(time.total()) : "too large",
+                    format("{}", split.pipeline), format("{}", split.expert), format("{}", split.zero),
+                    flags_of(split), bytes(memory.total()), fits ? seconds_text(time.total()) : "too large",
                     refused.empty() ? "runs" : "computed", padded});
   }
+  constexpr std::ptrdiff_t kExpert = 4;
+  if (!experts)
+    for (auto& row : rows) row.erase(row.begin() + kExpert);
   std::string text = text_table(rows);
   if (shown < splits.size()) text += format("{} more splits: --all\n", splits.size() - shown);
   if (again) text += "again: blocks are run again in the backward pass (model.recompute)\n";
@@ -94,6 +99,7 @@ Json plan_json(const std::vector<PlannedSplit>& splits) {
                     {"sequence", split.sequence},
                     {"tensor", split.tensor},
                     {"pipeline", split.pipeline},
+                    {"expert", split.expert},
                     {"zero", split.zero},
                     {"micro_batch", split.micro_batch},
                     {"recompute", split.recompute},
@@ -119,6 +125,7 @@ Json plan_json(const std::vector<PlannedSplit>& splits) {
                       {"gradients", time.gradients},
                       {"sequence", time.sequence},
                       {"tensor", time.tensor},
+                      {"expert", time.expert},
                       {"pipeline", time.pipeline}}}});
     if (!refused.empty()) list.back()["refused"] = refused;
   }
@@ -137,6 +144,7 @@ std::string command_of(const std::string& recipe, const PlanModel& model, const 
   set("parallel.sequence", split.sequence, now.sequence);
   set("parallel.tensor", split.tensor, now.tensor);
   set("parallel.pipeline", split.pipeline, now.pipeline);
+  set("parallel.expert", split.expert, now.expert);
   set("parallel.zero", split.zero, now.zero);
   const std::int64_t share = (model.batch + split.data - 1) / split.data;
   if (split.micro_batch < std::min(share, model.micro_batch))

@@ -9,6 +9,9 @@
 // A plan for people and for programs, and the tables of the paper.
 namespace stoa::cli {
 
+/// "12.5 ms", "3.2 s", "2:05".
+std::string seconds_text(double seconds);
+
 /// One line a split, at most `most` of them (0: all); the first split by its parts where it is the only one.
 std::string plan_text(const std::vector<PlannedSplit>& splits, std::size_t most);
 Json plan_json(const std::vector<PlannedSplit>& splits);

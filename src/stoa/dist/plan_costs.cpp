@@ -10,6 +10,12 @@ double size_of_heads(const BlockShape& s) {
   return s.heads * s.head_dim;
 }
 
+/// Forward 2 (n - 1), backward as much again and 2 n; where there are two, gradients of the own block stay.
+double ring_traffic(double blocks) {
+  if (blocks == 1) return 0;
+  return blocks == 2 ? 6 : 6 * blocks - 4;
+}
+
 }  // namespace
 
 double all_gather_seconds(double bytes, std::int64_t ranks, const Link& link) {
@@ -19,6 +25,10 @@ double all_gather_seconds(double bytes, std::int64_t ranks, const Link& link) {
 
 double all_reduce_seconds(double bytes, std::int64_t ranks, const Link& link) {
   return 2 * all_gather_seconds(bytes, ranks, link);
+}
+
+double all_to_all_seconds(double bytes, std::int64_t ranks, const Link& link) {
+  return all_gather_seconds(bytes, ranks, link);  // as many messages, of as many bytes
 }
 
 double pipeline_idle(std::int64_t stages, std::int64_t micro_batches) {
@@ -37,13 +47,18 @@ double sequence_traffic(SequenceMethod method, std::int64_t ranks, std::int64_t 
     case SequenceMethod::kUlysses:
       return 8 * (n - 1) / n;
     case SequenceMethod::kHybrid:
-      return 8 * (u - 1) / u + (ranks == ulysses ? 0 : 6 * n / u - 4);
+      return 8 * (u - 1) / u + ring_traffic(n / u);
     case SequenceMethod::kRsa:
     case SequenceMethod::kGatherKv:
       return 6 * (n - 1);
     default:
-      return 6 * n - 4;
+      return ring_traffic(n);
   }
+}
+
+double expert_traffic(double tokens, double choices, double width, std::int64_t ranks) {
+  const auto n = static_cast<double>(ranks);
+  return 4 * tokens * choices * width * (n - 1) / n;
 }
 
 double mlp_by_tensor(const BlockShape& s) {

@@ -21,6 +21,9 @@ struct Link {
 double all_reduce_seconds(double bytes, std::int64_t ranks, const Link& link);
 /// Half of that: an all-gather to, or a reduce-scatter of, so many bytes.
 double all_gather_seconds(double bytes, std::int64_t ranks, const Link& link);
+/// An exchange in which every rank has so many bytes, equal parts of them for each: (p - 1) latency + (p - 1)
+/// / p bytes / bandwidth.
+double all_to_all_seconds(double bytes, std::int64_t ranks, const Link& link);
 
 /// Share of a pipeline's time in which a stage waits, by GPipe and by 1F1B: (stages - 1) / (micro_batches +
 /// stages - 1).
@@ -37,6 +40,10 @@ double zero_bytes(double parameters, const ParameterBytes& bytes, std::int64_t s
 /// Numbers that a rank sends for attention of one layer, forward and backward, by its own part of the queries
 /// [batch, length / ranks, heads, head_dim]; `ulysses` is for kHybrid.
 double sequence_traffic(SequenceMethod method, std::int64_t ranks, std::int64_t ulysses = 1);
+
+/// Numbers that a rank sends for one mixture, forward and backward, where experts are dealt out and equally
+/// busy: rows out, answers back, and both again, 4 tokens choices width (ranks - 1) / ranks.
+double expert_traffic(double tokens, double choices, double width, std::int64_t ranks);
 
 /// One block of a transformer, and how many ranks share it.
 struct BlockShape {

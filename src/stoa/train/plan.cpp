@@ -45,11 +45,12 @@ bool possible(const PlanModel& model, const Split& split) {
   if (split.data > model.batch) return false;
   if (split.sequence > 1 && !(blocks && model.splits_sequences && model.tokens % split.sequence == 0))
     return false;
-  // the experts of a mixture are not cut: that would leave most of its work on every rank
-  if (split.tensor > 1 && !(blocks && model.choices == 0 && model.heads % split.tensor == 0 &&
-                            std::llround(model.hidden) % split.tensor == 0))
+  const bool hidden = model.mixtures < model.depth || model.cuts_experts;
+  if (split.tensor > 1 && !(blocks && model.heads % split.tensor == 0 &&
+                            (!hidden || std::llround(model.hidden) % split.tensor == 0)))
     return false;
-  return split.pipeline == 1 || (blocks && !model.shared && model.depth % split.pipeline == 0);
+  if (split.expert > 1 && (split.data % split.expert != 0 || model.experts % split.expert != 0)) return false;
+  return split.pipeline == 1 || (blocks && model.depth % split.pipeline == 0);
 }
 
 /// What `stoa train` says today.
@@ -59,11 +60,16 @@ std::string refusal(const PlanModel& model, const Split& split) {
   options.sequence = split.sequence;
   options.tensor = split.tensor;
   options.pipeline = split.pipeline;
+  options.expert = split.expert;
   options.zero = split.zero;
   if (const auto parts = model.refused_parts.find(split.tensor); parts != model.refused_parts.end())
     return parts->second;
   if (const auto stages = model.refused_stages.find(split.pipeline); stages != model.refused_stages.end())
     return stages->second;
+  const auto passes = [&](std::int64_t samples) { return ceil_divide(samples, split.micro_batch); };
+  if ((split.expert > 1 || split.zero > 2) &&
+      passes(model.batch / split.data) != passes(ceil_divide(model.batch, split.data)))
+    return format("{} replicas would make unequal numbers of passes", split.data);
   return Team::refusal(options);
 }
 
@@ -92,9 +98,9 @@ std::string reason(const PlannedSplit& planned, double memory) {
   }
   const auto& t = planned.time;
   const auto percent = [&](double part) { return std::llround(100 * part / t.total()); };
-  const std::array parts = {Part{"memory passes", t.memory}, Part{"gradient sums", t.gradients},
+  const std::array parts = {Part{"memory passes", t.memory},     Part{"gradient sums", t.gradients},
                             Part{"keys and values", t.sequence}, Part{"tensor sums", t.tensor},
-                            Part{"idle stages", t.pipeline}};
+                            Part{"rows to experts", t.expert},   Part{"idle stages", t.pipeline}};
   const auto most = largest(parts);
   std::string text = format("{} % arithmetic", percent(t.arithmetic));
   if (percent(most.value) > 0) text += format(", {} % {}", percent(most.value), most.name);
@@ -138,9 +144,7 @@ std::string advice(const PlanModel& model) {
   std::string text = format("the batch of {} goes to at most {} replicas", model.batch, model.batch);
   if (model.width == 0) return text + ", and nothing else of this model can be split";
   if (model.splits_sequences) text += format(", sequences of {} tokens into divisors of that", model.tokens);
-  text += format(", {} heads and {} blocks into divisors of theirs", model.heads,
-                 model.shared ? std::int64_t{1} : model.depth);
-  return text;
+  return text + format(", {} heads and {} blocks into divisors of theirs", model.heads, model.depth);
 }
 
 }  // namespace
@@ -150,6 +154,7 @@ Split recipe_split(const PlanModel& model, std::int64_t devices) {
   Split split{options.data, options.sequence, options.tensor, options.pipeline, options.zero};
   split.micro_batch = std::min(model.micro_batch, ceil_divide(model.batch, split.data));
   split.recompute = model.recomputes;
+  split.expert = options.expert;
   return split;
 }
 
@@ -164,8 +169,8 @@ std::vector<PlannedSplit> plan(const PlanModel& model, std::int64_t devices, con
       for (split.tensor = 1; split.tensor <= left / split.sequence; ++split.tensor) {
         if (left / split.sequence % split.tensor != 0) continue;
         split.pipeline = left / split.sequence / split.tensor;
-        if (!possible(model, split)) continue;
-        found.push_back(with_best_settings(model, split, machine));
+        for (split.expert = 1; split.expert <= std::max(std::int64_t{1}, model.experts); ++split.expert)
+          if (possible(model, split)) found.push_back(with_best_settings(model, split, machine));
       }
     }
   }

@@ -23,6 +23,7 @@ struct Split {
   std::int64_t zero = 0;
   std::int64_t micro_batch = 1;  ///< samples of a replica's forward pass
   bool recompute = false;
+  std::int64_t expert = 1;  ///< replicas among which the experts of each mixture are dealt out
 
   std::int64_t devices() const { return data * sequence * tensor * pipeline; }
   bool operator==(const Split&) const = default;
@@ -59,9 +60,10 @@ struct PlanTime {
   double gradients = 0;  ///< summing them, and gathering what ZeRO deals out
   double sequence = 0;   ///< keys and values under way between parts of sequences
   double tensor = 0;     ///< sums over parts of matrices
+  double expert = 0;     ///< which tokens go where in mixtures, and their rows on the way to experts and back
   double pipeline = 0;   ///< stages that wait, and what they hand on
 
-  double total() const { return arithmetic + memory + gradients + sequence + tensor + pipeline; }
+  double total() const { return arithmetic + memory + gradients + sequence + tensor + expert + pipeline; }
 };
 
 /// A split and what it comes to.
@@ -80,10 +82,11 @@ PlanTime predict_time(const PlanModel& model, const Split& split, const PlanMach
 /// The recipe as it stands, with `devices` processes: its own [parallel], micro-batch and recomputation.
 Split recipe_split(const PlanModel& model, std::int64_t devices);
 
-/// Every way to use exactly so many devices (data x sequence x tensor x pipeline) that the model allows, each
-/// with the plainest ZeRO stage, micro-batch and recomputation that fit, run today and are not slower than
-/// others by more than a prediction can tell; or that take the least memory where none fits. Those that fit
-/// come first, the fastest of them before the others. Throws ConfigError where the model allows none.
+/// Every way to use exactly so many devices (data x sequence x tensor x pipeline, experts dealt out among
+/// some of the replicas) that the model allows, each with the plainest ZeRO stage, micro-batch and
+/// recomputation that fit, run today and are not slower than others by more than a prediction can tell; or
+/// that take the least memory where none fits. Those that fit come first, the fastest of them before the
+/// others. Throws ConfigError where the model allows none.
 std::vector<PlannedSplit> plan(const PlanModel& model, std::int64_t devices, const PlanMachine& machine);
 
 }  // namespace stoa

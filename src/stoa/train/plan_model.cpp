@@ -8,6 +8,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/nn/layer_split.h"
+#include "stoa/nn/moe/mixture.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/nn/weight_split.h"
 
@@ -79,13 +80,44 @@ void read_blocks(const Json& recipe, const nn::ModelDescription& description, Pl
   model.can_recompute = recipe.at("model").contains("recompute");
 
   model.hidden = number(recipe, {"model", "mlp_dim"}, 4 * width);
-  const bool mixture =
-      std::ranges::any_of(description.parts, [](const auto& p) { return p.name == "experts"; });
-  if (mixture) {
-    const double expert = number(recipe, {"model", "expert_dim"});
-    if (expert > 0) model.hidden = expert;
-    model.choices = std::llround(number(recipe, {"model", "router", "top_k"}, 1));
-  }
+}
+
+/// Rows that a token has in a mixture. Experts that choose take what the capacity says; those that are chosen
+/// have no more than that, and as many as there are where it is large enough.
+double choices_of(const Json& router) {
+  const double capacity = number(router, {"capacity_factor"}), top_k = number(router, {"top_k"}, 1);
+  const auto routing = router.find("routing");
+  if (routing != router.end() && *routing == "expert_choice") return capacity * top_k;
+  return top_k * (capacity > 0 ? std::min(capacity, 1.0) : 1);
+}
+
+void read_mixtures(const Json& recipe, const nn::ModelDescription& description, PlanModel& model) {
+  const auto part = [&](const char* name) {
+    return std::ranges::find(description.parts, name, &nn::ModelPart::name);
+  };
+  const auto experts = part("experts"), router = part("router");
+  const auto& keys = recipe.at("model");
+  if (model.width == 0 || experts == description.parts.end() || router == description.parts.end() ||
+      !keys.contains("router"))
+    return;
+  const double expert = number(keys, {"expert_dim"});
+  if (expert > 0) model.hidden = expert;
+  model.experts = std::llround(number(keys, {"router", "experts"}, 1));
+  model.choices = choices_of(keys.at("router"));
+  // each mixture's router is one product with as many columns as there are experts
+  const auto tokens = static_cast<double>(model.tokens), width = static_cast<double>(model.width);
+  model.mixtures =
+      std::llround(static_cast<double>(router->macs) / (tokens * width * static_cast<double>(model.experts)));
+  model.expert_learned = std::min(static_cast<double>(experts->parameters), model.block_learned);
+  // all but its input, which a layer keeps whole, is by row
+  const double routed = model.choices / number(keys, {"router", "top_k"}, 1);
+  const double inputs = tokens * width * static_cast<double>(model.recomputes ? 1 : model.mixtures);
+  const auto macs = static_cast<double>(experts->macs), kept = static_cast<double>(experts->activations);
+  model.expert_macs = routed * macs;
+  model.expert_kept = inputs + routed * (kept - inputs);
+  model.macs += model.expert_macs - macs;
+  model.kept += model.expert_kept - kept;
+  model.block_kept += model.expert_kept - kept;
 }
 
 /// Work and kept numbers of all parts, less what a language model's head has for tokens that its loss does
@@ -132,8 +164,13 @@ void read_splits(Task& task, PlanModel& model) {
   // an empty split splits nothing, and is refused where nothing could be split
   model.splits_sequences = refusal([&] { task.split_sequences({}); }).empty();
   std::vector<nn::SplitsWeights*> cut;
-  for (const auto& module : task.model().modules())
-    if (auto* const splits = dynamic_cast<nn::SplitsWeights*>(module.get())) cut.push_back(splits);
+  for (const auto& module : task.model().modules()) {
+    auto* const splits = dynamic_cast<nn::SplitsWeights*>(module.get());
+    if (splits == nullptr) continue;
+    cut.push_back(splits);
+    if (dynamic_cast<nn::MixtureImpl*>(module.get()) != nullptr && !splits->cuts().empty())
+      model.cuts_experts = true;
+  }
   for (std::int64_t parts = 2; parts <= model.heads; ++parts) {
     const auto refused = cut.empty() ? "this model has no weights that can be split" : refusal([&] {
       for (auto* const splits : cut) splits->require_parts(parts);
@@ -157,6 +194,7 @@ PlanModel plan_model(Recipe& recipe, Task& task) {
   read_weights(recipe, task, model);
   read_blocks(resolved, description, model);
   read_parts(resolved, description, task, model);
+  read_mixtures(resolved, description, model);
   if (model.block_kept == 0) model.block_kept = model.kept;
   model.input_bytes = bytes_of(task.example(1));
   read_splits(task, model);

@@ -33,9 +33,19 @@ struct PlanModel {
 
   /// The blocks; without them `depth` is 1 and the rest 0.
   std::int64_t tokens = 0, width = 0, depth = 1, heads = 0;
-  double hidden = 0;         ///< numbers a token has between the layers of a perceptron, or of its experts
-  std::int64_t choices = 0;  ///< experts a token goes to, in models with mixtures
-  bool shared = false;       ///< blocks share their weights
+  double hidden = 0;  ///< numbers a token has between the layers of a perceptron, or of its experts
+
+  /// Mixtures; 0 without them.
+  std::int64_t experts = 0;   ///< of each
+  std::int64_t mixtures = 0;  ///< layers that have one
+  /// Rows that a token has in a mixture: the experts it goes to, or fewer where these have no room for all.
+  double choices = 0;
+  double expert_learned = 0;  ///< of block_learned, in experts
+  double expert_macs = 0;     ///< of macs
+  double expert_kept = 0;     ///< of block_kept
+  bool cuts_experts = false;  ///< their hidden units can be dealt out as those of perceptrons
+
+  bool shared = false;  ///< blocks share their weights
   bool splits_sequences = false;
   /// What the model says, today, to so many parts of its matrices, or stages; numbers that it takes are left
   /// out.

@@ -19,8 +19,12 @@ struct Shares {
   double micro;          ///< samples of one
   double tokens;         ///< of a sample, on this device, as a share
   double stage;          ///< of the blocks
+  double mixtures;       ///< of the mixtures, which may stand in the last stages alone
   double matrices;       ///< of each matrix of a block
+  double experts;        ///< of each mixture's experts
+  double units;          ///< of each expert's hidden units
   double dealt;          ///< ranks among which ZeRO deals out
+  double dealt_experts;  ///< the same of experts
 
   Shares(const PlanModel& model, const Split& split)
       : samples(std::ceil(static_cast<double>(model.batch) / static_cast<double>(split.data))),
@@ -28,21 +32,43 @@ struct Shares {
         micro(static_cast<double>(split.micro_batch)),
         tokens(1 / static_cast<double>(split.sequence)),
         stage(1 / static_cast<double>(split.pipeline)),
+        mixtures(1),
         matrices(1 / static_cast<double>(split.tensor)),
-        dealt(static_cast<double>(split.data * split.sequence)) {}
+        experts(1 / static_cast<double>(split.expert)),
+        units(model.cuts_experts ? matrices : 1),
+        dealt(static_cast<double>(split.data * split.sequence)),
+        dealt_experts(dealt * experts) {
+    if (model.mixtures > 0 && model.depth > 0)
+      mixtures =
+          std::min(1.0, static_cast<double>(model.depth) * stage / static_cast<double>(model.mixtures));
+  }
 };
 
-/// Learned numbers on a device: all in all, in its blocks, and in one of these.
+/// Learned numbers on a device: all in all, of them in its blocks' experts, in its blocks, and in one of
+/// these.
 struct Weights {
-  double learned, blocks, block;
+  double learned, experts, blocks, block;
 
   Weights(const PlanModel& model, const Shares& shares) {
     // embeddings and heads are cut by rows of the vocabulary; of stages the fullest has all of them
     const double rest = model.learned - model.block_learned;
-    blocks = model.block_learned * shares.stage * shares.matrices;
+    experts = model.expert_learned * shares.experts * shares.units * (model.shared ? 1 : shares.mixtures);
+    blocks = experts + (model.block_learned - model.expert_learned) * shares.matrices *
+                           (model.shared ? 1 : shares.stage);
     learned = blocks + (rest - model.scores_learned) + model.scores_learned * shares.matrices;
     const double distinct = model.shared ? 1 : static_cast<double>(model.depth) * shares.stage;
     block = blocks / distinct;
+  }
+
+  /// What is left of them where shares are dealt out.
+  double dealt(const Shares& shares, bool deals) const {
+    return deals ? (learned - experts) / shares.dealt + experts / shares.dealt_experts : learned;
+  }
+  /// What is whole in a pass where ZeRO deals weights out: a block, the next one, and what is of no block.
+  double gathered() const { return std::min(learned, learned - blocks + 2 * block); }
+  /// Those whose gradients are summed over ranks.
+  double summed(const Shares& shares) const {
+    return (shares.dealt > 1 ? learned - experts : 0) + (shares.dealt_experts > 1 ? experts : 0);
   }
 };
 
@@ -53,17 +79,31 @@ struct Kept {
   Kept(const PlanModel& model, const Split& split, const Shares& shares) {
     const auto t = static_cast<double>(model.tokens), d = static_cast<double>(model.width),
                depth = static_cast<double>(model.depth);
-    double all = model.block_kept;
+    // rows that came to experts, and answers that came back
+    const double traveled = split.expert > 1 ? 2 * rows_of(model) * d : 0;
+    double all = model.block_kept + traveled;
+    const double units = model.cuts_experts ? rows_of(model) * 2 * model.hidden : 0;
+    const double of_experts = std::max(0.0, model.expert_kept + traveled - units) / std::max(all, 1.0);
     if (split.recompute && !model.recomputes) {  // the input of each block, and one block's own
       const double inputs = 2 * t * d;
-      all = depth * inputs + std::max(0.0, model.block_kept / depth - inputs);
+      all = depth * inputs + std::max(0.0, all / depth - inputs);
     }
-    // a token's normed inputs and sums are whole on every rank that has a part of the matrices
-    const double whole = std::min(all, depth * 4 * t * d);
+    // a token's normed inputs and sums are whole on every rank that has a part of the matrices, and so are
+    // the rows of mixtures
+    const double whole = std::min(all, depth * 4 * t * d + of_experts * all);
     // and the sum over the ranks is kept in front of a perceptron's last bias
-    const double sums = split.tensor > 1 ? (split.recompute ? 1 : depth) * t * d : 0;
+    const double perceptrons = depth - static_cast<double>(model.mixtures);
+    const double sums =
+        split.tensor > 1 ? (split.recompute ? std::min(perceptrons, 1.0) : perceptrons) * t * d : 0;
     blocks = (whole + (all - whole) * shares.matrices + sums) * shares.stage * shares.tokens;
     rest = (model.kept - model.block_kept) * shares.tokens;
+  }
+
+  /// In all mixtures whose rows are kept at once.
+  static double rows_of(const PlanModel& model) {
+    const auto mixtures =
+        static_cast<double>(model.recomputes ? std::min<std::int64_t>(model.mixtures, 1) : model.mixtures);
+    return mixtures * static_cast<double>(model.tokens) * model.choices;
   }
 };
 
@@ -73,9 +113,12 @@ struct Kept {
 double work_of_block(const PlanModel& model, const Split& split, const Shares& shares) {
   if (model.width == 0) return 0;
   const double tokens = shares.micro * static_cast<double>(model.tokens) * shares.tokens;
-  const auto d = static_cast<double>(model.width), k = static_cast<double>(model.choices);
+  const auto d = static_cast<double>(model.width);
   const double f = model.hidden * shares.matrices;
-  double most = model.choices > 0 ? k * (3 * d + f) : 2 * f + d;
+  double most = 2 * f + d;
+  // of answers that come from elsewhere the gradients have traveled, too
+  if (model.mixtures > 0)
+    most = model.choices * ((split.expert > 1 ? 4 : 3) * d + model.hidden * shares.units);
   if (split.sequence > 1) most = std::max(most, 11 * d * shares.matrices - f);
   // a block that runs again has gradients of both its results, and one result more, beside what it keeps
   if (split.recompute) most += 3 * d;
@@ -120,15 +163,14 @@ PlanMemory predict_memory(const PlanModel& model, const Split& split, const Plan
   const Shares shares(model, split);
   const Weights weights(model, shares);
   const Kept kept(model, split, shares);
-  const auto dealt = [&](std::int64_t stage) { return split.zero >= stage ? 1 / shares.dealt : 1.0; };
-  const double frozen = model.parameters - model.learned;
+  const auto dealt = [&](std::int64_t stage) { return weights.dealt(shares, split.zero >= stage); };
+  const double frozen = (model.parameters - model.learned) / (split.zero >= 3 ? shares.dealt : 1);
   Moments moments{{}, machine.spare, {}};
   auto& always = moments.always;
-  // weights that are dealt out are whole for one block at a time
-  always.weights = kFloat * ((weights.learned + frozen) * dealt(3) + (split.zero >= 3 ? weights.block : 0));
-  if (model.average) always.weights += kFloat * (weights.learned + frozen) * dealt(3);
+  always.weights = kFloat * (dealt(3) + frozen + (split.zero >= 3 ? weights.gathered() : 0));
+  if (model.average) always.weights += kFloat * (dealt(3) + frozen);
   always.weights += model.tables / shares.dealt;  // rows of tables are dealt out
-  always.optimizer = kFloat * static_cast<double>(model.states) * weights.learned * dealt(1);
+  always.optimizer = kFloat * static_cast<double>(model.states) * dealt(1);
   always.program = machine.program;
   const double ahead = model.workers > 0 ? 2 * static_cast<double>(model.workers) : 0;
   always.inputs = model.input_bytes * shares.samples * (1 + ahead);
@@ -142,14 +184,12 @@ PlanMemory predict_memory(const PlanModel& model, const Split& split, const Plan
   const double loss = kFloat * work_of_loss(model, shares);
 
   const double scores = model.scores_learned * shares.matrices;
-  const double summed = weights.learned * dealt(2);  // gradients that stay
+  const double summed = dealt(2);  // gradients that stay
   const double before = shares.micro_batches > 1 ? summed : 0;
-  const bool exchanges = shares.dealt > 1;
   // copies of whole buckets are on their way until the end; ZeRO's second stage lets go of gradients at once
   const double bucket = static_cast<double>(dist::GradientBuckets::kBucketBytes) / kFloat;
-  const double copies = !exchanges        ? 0
-                        : split.zero >= 2 ? std::min(4 * bucket, weights.learned)
-                                          : weights.learned;
+  const double sent = weights.summed(shares);
+  const double copies = split.zero >= 2 ? std::min(4 * bucket, sent) : sent;
   const double block = weights.block * (model.shared ? 2 : 1);
 
   moments.add("the loss is made", before + scores, all, loss, 0);
@@ -174,11 +214,13 @@ struct Work {
 Work work_of_sample(const PlanModel& model, const Split& split, const Shares& shares,
                     const PlanMachine& machine) {
   const double again = split.recompute ? 1 : 0;  // the backward pass is two forward ones
-  const double parts = shares.tokens * shares.stage * shares.matrices;
+  const double macs = ((model.macs - model.expert_macs) * shares.stage * shares.matrices +
+                       model.expert_macs * shares.mixtures * shares.units) *
+                      shares.tokens;
   Split whole = split;  // what is not kept is made all the same, and the second time too
   whole.recompute = model.recomputes;
   const Kept kept(model, whole, shares);
-  return {(3 + again) * 2 * model.macs * parts / machine.flops,
+  return {(3 + again) * 2 * macs / machine.flops,
           (kPassesOverKept + again) * model.bytes_per_number * (kept.blocks + kept.rest) / machine.bandwidth};
 }
 
@@ -186,12 +228,14 @@ double gradient_seconds(const PlanModel& model, const Split& split, const Shares
                         const PlanMachine& machine, double backward) {
   if (shares.dealt == 1) return 0;
   const auto ranks = split.data * split.sequence;
-  const double gradients = kFloat * Weights(model, shares).learned;
-  const double sum = dist::all_reduce_seconds(gradients, ranks, machine.link) * (split.zero >= 3 ? 1.5 : 1);
+  const Weights weights(model, shares);
+  const double gradients = kFloat * (weights.learned - weights.experts);
+  const double sum = dist::all_reduce_seconds(gradients, ranks, machine.link) +
+                     dist::all_reduce_seconds(kFloat * weights.experts, ranks / split.expert, machine.link);
   // buckets leave while the last backward pass goes on; the last of them cannot be hidden
   const double last = dist::all_reduce_seconds(
       std::min(gradients, static_cast<double>(dist::GradientBuckets::kBucketBytes)), ranks, machine.link);
-  return std::max(sum - backward, last);
+  return std::max(sum * (split.zero >= 3 ? 1.5 : 1) - backward, last);
 }
 
 double sequence_seconds(const PlanModel& model, const Split& split, const Shares& shares,
@@ -217,11 +261,50 @@ double sequence_seconds(const PlanModel& model, const Split& split, const Shares
 double tensor_seconds(const PlanModel& model, const Split& split, const Shares& shares,
                       const PlanMachine& machine) {
   if (split.tensor == 1) return 0;
-  constexpr double kSums = 4;  // of attention and of the perceptron, forward and backward
-  const double layers = static_cast<double>(model.depth) * shares.stage * shares.micro_batches;
+  // two of attention and two of the perceptron or mixture, forward and backward
+  const auto sums = static_cast<double>(4 * model.depth - (model.cuts_experts ? 0 : 2 * model.mixtures));
   const double bytes = kFloat * shares.micro * static_cast<double>(model.tokens) * shares.tokens *
                        static_cast<double>(model.width);
-  return layers * kSums * dist::all_reduce_seconds(bytes, split.tensor, machine.link);
+  return sums * shares.stage * shares.micro_batches *
+         dist::all_reduce_seconds(bytes, split.tensor, machine.link);
+}
+
+/// Rows to experts and their answers back; and what replicas tell one another of where their tokens go.
+double expert_seconds(const PlanModel& model, const Split& split, const Shares& shares,
+                      const PlanMachine& machine) {
+  if (model.mixtures == 0) return 0;
+  const auto d = static_cast<double>(model.width);
+  const double tokens = shares.micro * static_cast<double>(model.tokens) * shares.tokens;
+  const double again = split.recompute ? 1.5 : 1;  // forward exchanges are made anew
+  double seconds = 0;
+  if (split.expert > 1)
+    seconds += again * dist::expert_traffic(tokens, model.choices, d, split.expert) * kFloat /
+                   machine.link.bytes_per_s +
+               (4 * again + 1) * static_cast<double>(split.expert - 1) * machine.link.latency_s;
+  // how often each expert is chosen, the sums of its probabilities, and the gradients of these; not where
+  // every micro-batch is routed by itself
+  constexpr double kNumber = 8;
+  if (split.data > 1 && shares.micro_batches == 1)
+    seconds += 3 * dist::all_gather_seconds(kNumber * static_cast<double>(model.experts * split.data),
+                                            split.data, machine.link);
+  return static_cast<double>(model.mixtures) * shares.mixtures * shares.micro_batches * seconds;
+}
+
+/// Stages that wait, what they hand on, and the sums of gradients of what several of them use.
+double pipeline_seconds(const PlanModel& model, const Split& split, const Shares& shares,
+                        const PlanMachine& machine, double busy) {
+  if (split.pipeline == 1) return 0;
+  const auto& link = machine.link;
+  const double idle = dist::pipeline_idle(split.pipeline, std::llround(shares.micro_batches));
+  const double handed = kFloat * shares.micro * static_cast<double>(model.tokens) * shares.tokens *
+                        static_cast<double>(model.width);
+  const auto both_ways = [&](double numbers) {
+    return numbers > 0 ? 2 * (kFloat * numbers / link.bytes_per_s + link.latency_s) : 0;
+  };
+  const double blocks = model.shared ? Weights(model, shares).blocks : 0;
+  return busy * idle / (1 - idle) + 2 * shares.micro_batches * (handed / link.bytes_per_s + link.latency_s) +
+         both_ways(model.scores_learned * shares.matrices) +
+         static_cast<double>(split.pipeline - 1) * both_ways(blocks);
 }
 
 }  // namespace
@@ -233,21 +316,17 @@ PlanTime predict_time(const PlanModel& model, const Split& split, const PlanMach
   PlanTime time;
   time.arithmetic = sample.arithmetic * shares.samples;
   // the update reads weights, gradients and states, and writes weights and states
-  const double update = kFloat * weights.learned * (3 + 2 * static_cast<double>(model.states)) /
-                        (split.zero >= 1 ? shares.dealt : 1) / machine.bandwidth;
+  const double update = kFloat * weights.dealt(shares, split.zero >= 1) *
+                        (3 + 2 * static_cast<double>(model.states)) / machine.bandwidth;
   time.memory = sample.memory * shares.samples + update;
   time.sequence = sequence_seconds(model, split, shares, machine);
   time.tensor = tensor_seconds(model, split, shares, machine);
+  time.expert = expert_seconds(model, split, shares, machine);
   const double last_backward = 2.0 / 3 * (sample.arithmetic + sample.memory) * shares.micro;
   time.gradients = gradient_seconds(model, split, shares, machine, last_backward);
-  if (split.pipeline > 1) {
-    const double idle = dist::pipeline_idle(split.pipeline, std::llround(shares.micro_batches));
-    const double busy = time.arithmetic + sample.memory * shares.samples + time.sequence + time.tensor;
-    const double handed = kFloat * shares.micro * static_cast<double>(model.tokens) * shares.tokens *
-                          static_cast<double>(model.width);
-    time.pipeline = busy * idle / (1 - idle) +
-                    2 * shares.micro_batches * (handed / machine.link.bytes_per_s + machine.link.latency_s);
-  }
+  const double busy =
+      time.arithmetic + sample.memory * shares.samples + time.sequence + time.tensor + time.expert;
+  time.pipeline = pipeline_seconds(model, split, shares, machine, busy);
   return time;
 }
 
