@@ -183,6 +183,25 @@ TEST(OrderedBatches, PassEverySampleOnceThenEnd) {
   }
 }
 
+TEST(OrderedBatches, AreDealtWholeAndEquallyMany) {
+  const auto first_rows = [](std::int64_t part, std::int64_t parts) {
+    const auto source =
+        ordered_batches(11, {.batch_size = 3, .workers = 2, .part = part, .parts = parts}, echo);
+    std::vector<std::int64_t> rows, sizes;
+    for (Batch batch = source->next(); batch.samples > 0; batch = source->next()) {
+      rows.push_back(batch["rows"][0][0].item<std::int64_t>());
+      sizes.push_back(batch.samples);
+    }
+    EXPECT_EQ(sizes.back(), rows.back() == 9 ? 2 : 3);
+    return rows;
+  };
+  using Rows = std::vector<std::int64_t>;
+  EXPECT_EQ(first_rows(0, 3), (Rows{0, 9}));
+  EXPECT_EQ(first_rows(1, 3), (Rows{3, 9}));  // the last one again
+  EXPECT_EQ(first_rows(2, 3), (Rows{6, 9}));
+  EXPECT_EQ(first_rows(4, 5), (Rows{9}));
+}
+
 TEST(Loader, RefusesWhatCannotBe) {
   STOA_EXPECT_CONTAINS(test::thrown<DataError>([] { shuffled_batches(0, {}, echo); }), "no samples");
   STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([] { shuffled_batches(1, {.batch_size = 0}, echo); }),

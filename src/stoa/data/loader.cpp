@@ -167,8 +167,9 @@ std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan, MakeStep mak
 std::unique_ptr<BatchSource> ordered_batches(std::int64_t dataset_size, const BatchPlan& plan,
                                              MakeBatch make_batch) {
   check(dataset_size, plan.batch_size, plan.workers);
+  const std::int64_t batches = (dataset_size + plan.batch_size - 1) / plan.batch_size;
   auto make = [=, make_batch = std::move(make_batch)](std::int64_t step) {
-    const std::int64_t begin = step * plan.batch_size;
+    const std::int64_t begin = std::min(step * plan.parts + plan.part, batches - 1) * plan.batch_size;
     std::vector<SampleKey> keys(std::min(plan.batch_size, dataset_size - begin));
     for (std::size_t i = 0; i < keys.size(); ++i) {
       const std::int64_t index = begin + static_cast<std::int64_t>(i);
@@ -176,7 +177,7 @@ std::unique_ptr<BatchSource> ordered_batches(std::int64_t dataset_size, const Ba
     }
     return make_batch(keys);
   };
-  const std::int64_t steps = (dataset_size + plan.batch_size - 1) / plan.batch_size;
+  const std::int64_t steps = (batches + plan.parts - 1) / plan.parts;
   return std::make_unique<OrderedSteps>(0, steps, plan.workers, std::move(make));
 }
 

@@ -22,6 +22,7 @@
 #include "stoa/optim/scaling.h"
 #include "stoa/tasks/click_exhibits.h"
 #include "stoa/tasks/click_rows.h"
+#include "stoa/train/evaluation_rounds.h"
 
 namespace stoa {
 
@@ -134,7 +135,7 @@ Batch to_batch(std::span<const EncodedRow> rows) {
   return batch;
 }
 
-class ClickThrough : public Task {
+class ClickThrough : public Task, public SharesEvaluation {
  public:
   ClickThrough(nn::EmbeddingOptions embedding, Shape shape, std::shared_ptr<ClickModel> model, Splits data)
       : embedding_(std::move(embedding)),
@@ -244,18 +245,17 @@ Evaluation ClickThrough::evaluate(const EvaluateOptions& options) {
   const at::NoGradGuard no_gradients;
   const bool was_training = model_->is_training();
   model_->eval();
-  BatchPlan plan;
-  plan.batch_size = options.batch_size;
-  plan.workers = options.workers;
-  const std::int64_t total = rows(test_).size();
-  if (options.progress) options.progress(0, total);
+  auto rounds = this->rounds(rows(test_).size(), options.batch_size, options.workers);
+  if (options.progress) options.progress(0, rounds.samples());
   if (!buckets_) buckets_ = std::make_unique<RarityBuckets>(rows(train_));
   metrics::BinaryScores scores;
-  auto batches = test_tabular_batches(test_, plan);
+  auto batches = test_tabular_batches(test_, rounds.plan());
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     const auto placed = batch.to(model_->parameters().front().device());
-    scores.add(score(placed).cpu(), batch["labels"], buckets_->of(batch["ids"]));
-    if (options.progress) options.progress(scores.rows(), total);
+    for (const auto& answer :
+         rounds.share({score(placed).cpu(), batch["labels"], buckets_->of(batch["ids"])}))
+      scores.add(answer.tensors[0], answer.tensors[1], answer.tensors[2]);
+    if (options.progress) options.progress(rounds.done(), rounds.samples());
   }
   model_->train(was_training);
 

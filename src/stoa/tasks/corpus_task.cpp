@@ -139,37 +139,35 @@ Evaluation CorpusTask::evaluate(const EvaluateOptions& options) {
   const at::NoGradGuard no_gradients;
   const bool was_training = model_->is_training();
   model_->eval();
-  BatchPlan plan;
-  plan.batch_size = options.batch_size;
-  plan.workers = options.workers;
-  const std::int64_t total = samples(eval_).size();
-  std::int64_t done = 0;
+  auto rounds = this->rounds(samples(eval_).size(), options.batch_size, options.workers);
   auto sums = at::zeros({5}, at::kDouble);
   const bool pairs = data_.objective == TextObjective::kMasked && data_.pairs != PairTask::kNone;
   StatisticsMean statistics;
   std::shared_ptr<const nn::LayerExchange> stages;
-  if (options.progress) options.progress(0, total);
-  auto batches = eval_text_batches(eval_, plan);
+  if (options.progress) options.progress(0, rounds.samples());
+  auto batches = eval_text_batches(eval_, rounds.plan());
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     batch = batch.to(device());
     const auto found = answer(batch);
     stages = found.stages;
-    if (found.known()) sums += sums_of(found, batch);
-    statistics.add(found.side.statistics, batch.samples);
-    done += batch.samples;
-    if (options.progress) options.progress(done, total);
+    const auto own = found.known() ? sums_of(found, batch) : at::zeros_like(sums);
+    for (const auto& answer : rounds.share({own}, found.side.statistics)) {
+      sums += answer.tensors[0];
+      statistics.add(answer.statistics, answer.samples);
+    }
+    if (options.progress) options.progress(rounds.done(), rounds.samples());
   }
   model_->train(was_training);
   if (stages) stages->take_last(sums);
   const auto mean = [&](std::int64_t sum, double of) { return sums[sum].item<double>() / of; };
-  const double asked = sums[2].item<double>();
+  const double asked = sums[2].item<double>(), sequences = static_cast<double>(rounds.samples());
   Evaluation evaluation;
   evaluation.metrics.set("loss", mean(0, asked));
   evaluation.metrics.set("perplexity", std::exp(mean(0, asked)));
   evaluation.metrics.set("accuracy", mean(1, asked));
   if (pairs) {
-    evaluation.metrics.set("pair_loss", mean(3, static_cast<double>(total)));
-    evaluation.metrics.set("pair_accuracy", mean(4, static_cast<double>(total)));
+    evaluation.metrics.set("pair_loss", mean(3, sequences));
+    evaluation.metrics.set("pair_accuracy", mean(4, sequences));
   }
   if (options.exhibits)
     for (auto& exhibit : model_->exhibits(statistics.means()))

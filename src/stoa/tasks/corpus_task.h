@@ -12,13 +12,14 @@
 #include "stoa/ops/linear_cross_entropy.h"
 #include "stoa/tasks/task_tokenizer.h"
 #include "stoa/tasks/text_recipe.h"
+#include "stoa/train/evaluation_rounds.h"
 #include "stoa/train/task.h"
 
 namespace stoa {
 
 /// What masked and causal language models have in common: sequences cut from a corpus, and a loss over the
 /// vocabulary for the tokens that are asked for.
-class CorpusTask : public Task {
+class CorpusTask : public Task, public SharesEvaluation {
  public:
   /// What it is made of.
   struct Parts {

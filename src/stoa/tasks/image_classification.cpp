@@ -14,6 +14,7 @@
 #include "stoa/metrics/classification.h"
 #include "stoa/tasks/classification_exhibits.h"
 #include "stoa/tasks/label_smoothing.h"
+#include "stoa/train/evaluation_rounds.h"
 
 namespace stoa {
 namespace {
@@ -33,7 +34,7 @@ at::Tensor classification_loss(const at::Tensor& logits, const Batch& batch, dou
   return (batch["share"] * own + (1 - batch["share"]) * other).mean();
 }
 
-class ImageClassification : public Task {
+class ImageClassification : public Task, public SharesEvaluation {
  public:
   ImageClassification(ImageClassificationOptions options, ImageDataOptions data,
                       std::shared_ptr<ImageClassifier> model, const BuildContext& context)
@@ -94,8 +95,7 @@ class ImageClassification : public Task {
   }
   GalleryExhibit::Picture picture(const at::Tensor& image, std::int64_t label, std::int64_t guess,
                                   double probability) const;
-  void add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
-                    GalleryExhibit& wrong) const;
+  void add_pictures(const BatchAnswer& answer, GalleryExhibit& right, GalleryExhibit& wrong) const;
 
   ImageClassificationOptions options_;
   ImageDataOptions data_;
@@ -112,18 +112,17 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
   metrics::ClassificationCounts counts(data_.classes, kTopK);
   StatisticsMean statistics;
   GalleryExhibit right, wrong;
-  BatchPlan plan;
-  plan.batch_size = options.batch_size;
-  plan.workers = options.workers;
-  const std::int64_t total = data(test_).size();
-  if (options.progress) options.progress(0, total);
-  auto batches = test_image_batches(test_, data_, plan);
+  auto rounds = this->rounds(data(test_).size(), options.batch_size, options.workers);
+  if (options.progress) options.progress(0, rounds.samples());
+  auto batches = test_image_batches(test_, data_, rounds.plan());
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     const auto output = model_->classify(batch["images"].to(device));
-    counts.add(output.logits, batch["labels"]);
-    statistics.add(output.side.statistics, batch.samples);
-    if (options.exhibits) add_pictures(batch, output.logits.to(at::kCPU), right, wrong);
-    if (options.progress) options.progress(counts.samples(), total);
+    for (const auto& answer : rounds.share({output.logits, batch["labels"]}, output.side.statistics)) {
+      counts.add(answer.tensors[0], answer.tensors[1]);
+      statistics.add(answer.statistics, answer.samples);
+      if (options.exhibits) add_pictures(answer, right, wrong);
+    }
+    if (options.progress) options.progress(rounds.done(), rounds.samples());
   }
   model_->train(was_training);
 
@@ -155,18 +154,19 @@ GalleryExhibit::Picture ImageClassification::picture(const at::Tensor& image, st
   return result;
 }
 
-void ImageClassification::add_pictures(const Batch& batch, const at::Tensor& logits, GalleryExhibit& right,
+/// The images are read again: the batch may have been another process's.
+void ImageClassification::add_pictures(const BatchAnswer& answer, GalleryExhibit& right,
                                        GalleryExhibit& wrong) const {
   if (std::ssize(right.pictures) >= kGalleryPictures && std::ssize(wrong.pictures) >= kGalleryPictures)
     return;
-  const auto probabilities = logits.to(at::kDouble).softmax(1);
-  for (std::int64_t i = 0; i < batch.samples; ++i) {
-    const auto label = batch["labels"][i].item<std::int64_t>();
+  const auto probabilities = answer.tensors[0].to(at::kCPU, at::kDouble).softmax(1);
+  for (std::int64_t i = 0; i < answer.samples; ++i) {
+    const auto label = answer.tensors[1][i].item<std::int64_t>();
     const auto guess = probabilities[i].argmax().item<std::int64_t>();
     auto& gallery = guess == label ? right : wrong;
     if (std::ssize(gallery.pictures) < kGalleryPictures)
-      gallery.pictures.push_back(
-          picture(batch["images"][i], label, guess, probabilities[i][guess].item<double>()));
+      gallery.pictures.push_back(picture(image_to_tensor(test_->get(answer.first + i).image, data_), label,
+                                         guess, probabilities[i][guess].item<double>()));
   }
 }
 

@@ -16,6 +16,7 @@
 #include "stoa/tasks/classification_exhibits.h"
 #include "stoa/tasks/task_tokenizer.h"
 #include "stoa/tasks/text_input.h"
+#include "stoa/train/evaluation_rounds.h"
 
 namespace stoa {
 
@@ -66,7 +67,7 @@ struct QuestionSet {
   }
 };
 
-class QuestionAnswering : public Task {
+class QuestionAnswering : public Task, public SharesEvaluation {
  public:
   QuestionAnswering(const QuestionAnsweringOptions& options, QuestionDataOptions data,
                     TaskTokenizer tokenizer, std::shared_ptr<TextModel> model, QuestionSet train,
@@ -142,8 +143,8 @@ class QuestionAnswering : public Task {
     if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
     return {scores, std::move(tokens), std::move(output.side)};
   }
-  double find_answers(const SquadWindows& windows, const EvaluateOptions& options, AnswerFinder& finder,
-                      StatisticsMean* statistics);
+  double find_answers(const SquadWindows& windows, EvaluationRounds rounds, AnswerFinder& finder,
+                      const EvaluateOptions& options = {}, StatisticsMean* statistics = nullptr);
   Exhibit mistakes(const SquadWindows& windows, const std::vector<metrics::Answered>& answers) const;
 
   QuestionDataOptions data_;
@@ -154,9 +155,27 @@ class QuestionAnswering : public Task {
   std::vector<std::int64_t> trained_on_;  // numbers of windows
 };
 
+/// Gives a batch's windows to the finder. Returns the sum of the logarithms of what is right.
+double add_windows(const BatchAnswer& answer, AnswerFinder& finder) {
+  const auto &scores = answer.tensors[0], &offsets = answer.tensors[1], &spans = answer.tensors[2],
+             &windows = answer.tensors[3];
+  double sum = 0;
+  for (std::int64_t i = 0; i < answer.samples; ++i) {
+    const auto begin = offsets[i].item<std::int64_t>();
+    const auto own = scores.slice(1, begin, offsets[i + 1].item<std::int64_t>());
+    const auto logs = own.to(at::kDouble).log_softmax(1);
+    for (std::int64_t side = 0; side < 2; ++side)
+      sum += logs[side][spans[i][side].item<std::int64_t>()].item<double>() / 2;
+    const auto* const first = scores.const_data_ptr<float>() + begin;
+    finder.add(windows[i].item<std::int64_t>(), first, first + scores.size(1));
+  }
+  return sum;
+}
+
 /// Gives all windows to the finder, in batches of like lengths. Returns the mean loss of a window.
-double QuestionAnswering::find_answers(const SquadWindows& windows, const EvaluateOptions& options,
-                                       AnswerFinder& finder, StatisticsMean* statistics) {
+double QuestionAnswering::find_answers(const SquadWindows& windows, EvaluationRounds rounds,
+                                       AnswerFinder& finder, const EvaluateOptions& options,
+                                       StatisticsMean* statistics) {
   const at::NoGradGuard no_gradients;
   const bool was_training = model_->is_training();
   model_->eval();
@@ -164,32 +183,22 @@ double QuestionAnswering::find_answers(const SquadWindows& windows, const Evalua
   std::vector<std::int64_t> order(static_cast<std::size_t>(windows.size()));
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, {}, [&](std::int64_t number) { return windows.length(number); });
-  BatchPlan plan;
-  plan.batch_size = options.batch_size;
-  plan.workers = options.workers;
-  auto batches = ordered_batches(windows.size(), plan, [&](const std::vector<SampleKey>& keys) {
+  auto batches = ordered_batches(windows.size(), rounds.plan(), [&](const std::vector<SampleKey>& keys) {
     std::vector<std::int64_t> numbers;
     for (const auto& key : keys) numbers.push_back(order[static_cast<std::size_t>(key.index)]);
     return windows.batch(numbers);
   });
   if (options.progress) options.progress(0, windows.size());
-  std::int64_t done = 0;
   double loss = 0;
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     const auto scored = score(batch.to(device));
-    const auto scores = scored.scores.to(at::kCPU, at::kFloat).t().contiguous();  // [2, tokens]
-    for (std::int64_t i = 0; i < batch.samples; ++i) {
-      const auto begin = scored.tokens.offsets[i].item<std::int64_t>();
-      const auto own = scores.slice(1, begin, scored.tokens.offsets[i + 1].item<std::int64_t>());
-      const auto logs = own.to(at::kDouble).log_softmax(1);
-      for (std::int64_t side = 0; side < 2; ++side)
-        loss -= logs[side][batch["spans"][i][side].item<std::int64_t>()].item<double>() / 2;
-      const auto* const first = scores.const_data_ptr<float>() + begin;
-      finder.add(batch["windows"][i].item<std::int64_t>(), first, first + scores.size(1));
+    const auto own = scored.scores.to(at::kCPU, at::kFloat).t().contiguous();  // [2, tokens]
+    for (const auto& answer : rounds.share({own, scored.tokens.offsets, batch["spans"], batch["windows"]},
+                                           scored.side.statistics)) {
+      loss -= add_windows(answer, finder);
+      if (statistics != nullptr) statistics->add(answer.statistics, answer.samples);
     }
-    if (statistics != nullptr) statistics->add(scored.side.statistics, batch.samples);
-    done += batch.samples;
-    if (options.progress) options.progress(done, windows.size());
+    if (options.progress) options.progress(rounds.done(), windows.size());
   }
   model_->train(was_training);
   return loss / static_cast<double>(windows.size());
@@ -199,7 +208,8 @@ Evaluation QuestionAnswering::evaluate(const EvaluateOptions& options) {
   const auto& windows = dev_.cut(tokenizer_, data_.windows);
   AnswerFinder finder(windows, rules_);
   StatisticsMean statistics;
-  const double loss = find_answers(windows, options, finder, &statistics);
+  const double loss = find_answers(windows, rounds(windows.size(), options.batch_size, options.workers),
+                                   finder, options, &statistics);
   std::vector<metrics::Answered> answers;
   for (std::int64_t q = 0; q < std::ssize(windows.data().questions); ++q) {
     const auto found = finder.answer(q);
@@ -250,13 +260,11 @@ Exhibit QuestionAnswering::mistakes(const SquadWindows& windows,
 
 std::vector<Prediction> QuestionAnswering::predict(std::span<const std::string> inputs) {
   std::vector<Prediction> predictions;
-  EvaluateOptions options;
-  options.batch_size = kWindowsOfAnAnswer;
   for (const auto& input : inputs) {
     const auto [text, where] = read_text_input(input);
     const SquadWindows windows(parse_questions(text, where), tokenizer_.get(), data_.windows);
     AnswerFinder finder(windows, rules_);
-    find_answers(windows, options, finder, nullptr);
+    find_answers(windows, {windows.size(), kWindowsOfAnAnswer, 0}, finder);
     Prediction prediction;
     prediction.json["answers"] = Json::array();
     for (std::int64_t q = 0; q < std::ssize(windows.data().questions); ++q) {
@@ -285,7 +293,7 @@ std::vector<std::string> QuestionAnswering::save_predictions(const fs::path& fol
                                                              const EvaluateOptions& options) {
   const auto& windows = dev_.cut(tokenizer_, data_.windows);
   AnswerFinder finder(windows, rules_);
-  find_answers(windows, options, finder, nullptr);
+  find_answers(windows, {windows.size(), options.batch_size, options.workers}, finder);
   Json answers = Json::object(), best = Json::object(), none = Json::object();
   for (std::int64_t q = 0; q < std::ssize(windows.data().questions); ++q) {
     const auto& id = windows.data().questions[static_cast<std::size_t>(q)].id;

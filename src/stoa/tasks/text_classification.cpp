@@ -15,6 +15,7 @@
 #include "stoa/tasks/label_smoothing.h"
 #include "stoa/tasks/task_tokenizer.h"
 #include "stoa/tasks/text_input.h"
+#include "stoa/train/evaluation_rounds.h"
 
 namespace stoa {
 
@@ -41,7 +42,7 @@ std::string sentences(const LabelledText& row) {
   return row.second.empty() ? row.first : row.first + " | " + row.second;
 }
 
-class TextClassification : public Task {
+class TextClassification : public Task, public SharesEvaluation {
  public:
   TextClassification(TextClassificationOptions options, TextRowsOptions data, TaskTokenizer tokenizer,
                      std::shared_ptr<TextModel> model, std::vector<std::string> classes,
@@ -123,8 +124,9 @@ class TextClassification : public Task {
     if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
     return {scores, std::move(output.side)};
   }
-  at::Tensor score_all(TextRows& rows, std::int64_t batch_size, int workers,
-                       const std::function<void(std::int64_t)>& advance, StatisticsMean* statistics);
+  at::Tensor score_all(TextRows& rows, EvaluationRounds rounds,
+                       const std::function<void(std::int64_t)>& advance = {},
+                       StatisticsMean* statistics = nullptr);
   void measure(const TextRows& rows, const at::Tensor& scores, bool exhibits, Evaluation& evaluation) const;
   void measure_numbers(const TextRows& rows, const at::Tensor& scores, bool exhibits,
                        Evaluation& evaluation) const;
@@ -145,7 +147,7 @@ class TextClassification : public Task {
 };
 
 /// Scores of all rows in their order, [rows, classes] fp64 on the CPU, computed in batches of like lengths.
-at::Tensor TextClassification::score_all(TextRows& rows, std::int64_t batch_size, int workers,
+at::Tensor TextClassification::score_all(TextRows& rows, EvaluationRounds rounds,
                                          const std::function<void(std::int64_t)>& advance,
                                          StatisticsMean* statistics) {
   const at::NoGradGuard no_gradients;
@@ -154,10 +156,7 @@ at::Tensor TextClassification::score_all(TextRows& rows, std::int64_t batch_size
   const auto device = model_->parameters().front().device();
   rows.tokenize(*tokenizer_.get(), data_.length);
   const auto order = rows.by_length();
-  BatchPlan plan;
-  plan.batch_size = batch_size;
-  plan.workers = workers;
-  auto batches = ordered_batches(rows.size(), plan, [&](const std::vector<SampleKey>& keys) {
+  auto batches = ordered_batches(rows.size(), rounds.plan(), [&](const std::vector<SampleKey>& keys) {
     std::vector<std::int64_t> numbers;
     for (const auto& key : keys) numbers.push_back(order[static_cast<std::size_t>(key.index)]);
     return rows.batch(numbers);
@@ -165,9 +164,11 @@ at::Tensor TextClassification::score_all(TextRows& rows, std::int64_t batch_size
   std::vector<at::Tensor> parts;
   for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
     auto [scores, side] = score(batch.to(device));
-    parts.push_back(scores.to(at::kCPU, at::kDouble));
-    if (statistics != nullptr) statistics->add(side.statistics, batch.samples);
-    advance(batch.samples);
+    for (const auto& answer : rounds.share({scores}, side.statistics)) {
+      parts.push_back(answer.tensors[0].to(at::kCPU, at::kDouble));
+      if (statistics != nullptr) statistics->add(answer.statistics, answer.samples);
+    }
+    if (advance) advance(rounds.done());
   }
   model_->train(was_training);
   const auto sorted = at::cat(parts);
@@ -182,12 +183,12 @@ Evaluation TextClassification::evaluate(const EvaluateOptions& options) {
   StatisticsMean statistics;
   for (auto& rows : splits().dev) {
     const auto scores = score_all(
-        rows, options.batch_size, options.workers,
-        [&](std::int64_t more) {
-          done += more;
-          if (options.progress) options.progress(done, total);
+        rows, rounds(rows.size(), options.batch_size, options.workers),
+        [&](std::int64_t of_these) {
+          if (options.progress) options.progress(done + of_these, total);
         },
         &statistics);
+    done += rows.size();
     const bool exhibits = options.exhibits && rows.name().empty();
     if (form_.numbers)
       measure_numbers(rows, scores, exhibits, evaluation);
@@ -276,8 +277,7 @@ std::vector<Prediction> TextClassification::predict(std::span<const std::string>
     LabelledTexts texts;
     texts.rows = parse_sentences(text, where, form_);
     TextRows rows("", std::move(texts), form_);
-    const auto scores = score_all(
-        rows, kRowsOfAnAnswer, 0, [](std::int64_t) {}, nullptr);
+    const auto scores = score_all(rows, {rows.size(), kRowsOfAnAnswer, 0});
     const auto shares = form_.numbers ? scores : scores.softmax(1);
     Prediction prediction;
     prediction.json["answers"] = Json::array();
@@ -310,8 +310,7 @@ std::vector<std::string> TextClassification::save_predictions(const fs::path& fo
   GlueLayout layout;  // of a table: the form of GLUE, with the labels as they are
   if (data_.glue() != nullptr) layout = *data_.glue();
   for (auto& [file, rows] : sets) {
-    const auto scores = score_all(
-        rows, options.batch_size, options.workers, [](std::int64_t) {}, nullptr);
+    const auto scores = score_all(rows, {rows.size(), options.batch_size, options.workers});
     const auto answers =
         (form_.numbers ? scores.select(1, 0) : scores.argmax(1).to(at::kDouble)).contiguous();
     const std::span<const double> values(answers.const_data_ptr<double>(),
