@@ -13,6 +13,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/dist/environment.h"
 #include "stoa/dist/mesh.h"
+#include "stoa/dist/split_weights.h"
 #include "stoa/dist/world.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/ops/dropout.h"
@@ -28,7 +29,7 @@ constexpr std::int64_t kDim = 6, kSamples = 7, kTokens = 5, kExperts = 12, kStep
 nn::MixtureOptions options_of(const std::function<void(nn::MixtureOptions&)>& change = {}) {
   nn::MixtureOptions options;
   options.dim = kDim;
-  options.hidden = 9;
+  options.hidden = 8;
   options.router.experts = kExperts;
   options.router.top_k = 2;
   options.router.noise = 1;
@@ -49,14 +50,20 @@ nn::Mixture make(const nn::MixtureOptions& options) {
   return mixture;
 }
 
-/// A mesh whose replicas deal out the experts among `expert` of them.
+/// A mesh whose replicas deal out the experts among `expert` of them, and cut them into `tensor` parts.
 struct Setting {
-  explicit Setting(std::int64_t expert, std::shared_ptr<World> joined = World::join(read_place()))
-      : world(std::move(joined)), mesh(*world, options_for(expert)) {}
-  static ParallelOptions options_for(std::int64_t expert) {
+  explicit Setting(std::int64_t expert, std::shared_ptr<World> joined = World::join(read_place()),
+                   std::int64_t tensor = 1)
+      : world(std::move(joined)), mesh(*world, options_for(expert, tensor)) {}
+  static ParallelOptions options_for(std::int64_t expert, std::int64_t tensor) {
     ParallelOptions options;
     options.expert = expert;
+    options.tensor = tensor;
     return options;
+  }
+  SplitWeights cut(nn::Mixture& mixture) const {
+    return mesh.tensor().size() == 1 ? SplitWeights()
+                                     : SplitWeights(*mixture, mesh.shared(GroupKind::kTensor));
   }
   ExpertParallel share(nn::Mixture& mixture, bool together = true) const {
     return {
@@ -109,6 +116,7 @@ void expect_as_one(const Setting& setting, const nn::MixtureOptions& options, co
   auto whole = make(options), mine = make(options);
   for (auto* const mixture : {&whole, &mine})
     if (change) change(*mixture);
+  const auto weights = setting.cut(mine);
   const auto experts = setting.share(mine);
   const auto wanted = pass_of(whole, 0, kSamples, 1);
   const auto found = pass_of(mine, begin, end, static_cast<double>(end - begin) / kSamples);
@@ -130,13 +138,13 @@ void expect_as_one(const Setting& setting, const nn::MixtureOptions& options, co
   setting.mesh.data().all_reduce(router);
   expect_close(router, whole->router->weight.grad(), what + ": gradient of the router");
   const auto& group = setting.mesh.expert();
-  for (const auto member :
-       {&nn::MixtureImpl::w_in, &nn::MixtureImpl::b_in, &nn::MixtureImpl::w_out, &nn::MixtureImpl::b_out}) {
-    auto sum = ((*mine).*member).grad().clone();
+  for (const std::string name : {"w_in", "b_in", "w_out", "b_out"}) {
+    auto sum = mine->named_parameters()[name].grad().clone();
     setting.mesh.expert_data().all_reduce(sum);
     const auto held = kExperts / group.size();
-    expect_close(sum, ((*whole).*member).grad().narrow(0, group.rank() * held, held),
-                 what + ": gradient of experts");
+    expect_close(weights.whole({{name, sum}}).at(name),
+                 whole->named_parameters()[name].grad().narrow(0, group.rank() * held, held),
+                 what + ": gradient of " + name);
   }
 }
 
@@ -181,6 +189,36 @@ STOA_PROCESS_TEST(ExpertParallel, BlocksOfReplicasShareExperts, 4) {
   expect_all_kinds_as_one(pairs);
   const Setting none(1, pairs.world);  // data alone
   expect_as_one(none, options_of(), "data");
+}
+
+STOA_PROCESS_TEST(ExpertParallel, HiddenUnitsOfDealtExpertsAreSplit, 4) {
+  const Setting both(2, World::join(read_place()), 2);
+  expect_all_kinds_as_one(both);
+  const Setting parts(1, both.world, 4);  // of one replica
+  expect_as_one(parts, options_of([](auto& o) { o.dropout = 0.3; }), "hidden units alone");
+  auto mixture = make(options_of());
+  const auto weights = both.cut(mixture);
+  const auto experts = both.share(mixture);
+  EXPECT_EQ(mixture->w_in.sizes(), at::IntArrayRef({kExperts / 2, kDim, 4}));
+  EXPECT_EQ(mixture->w_out.sizes(), at::IntArrayRef({kExperts / 2, 4, kDim}));
+  // in one form and back
+  auto whole = make(options_of());
+  const auto state = weights.whole(experts.whole(nn::module_state(*mixture)));
+  const auto shares = experts.shares(weights.shares(nn::module_state(*whole)));
+  for (const auto& [name, tensor] : nn::module_state(*mixture))
+    EXPECT_TRUE(at::equal(shares.at(name), tensor)) << name;
+  for (const auto& [name, tensor] : nn::module_state(*whole))
+    if (both.mesh.expert().rank() == 0) {
+      EXPECT_TRUE(at::equal(state.at(name), tensor)) << name;
+    }
+}
+
+TEST(SplitExperts, StayWholeWhereMoreThanASumFollows) {
+  auto mixture = make(options_of([](auto& o) { o.output_activation = ops::Activation::kGeluTanh; }));
+  EXPECT_TRUE(mixture->cuts().empty());
+  mixture->require_parts(3);
+  STOA_EXPECT_CONTAINS(test::thrown<ConfigError>([] { make(options_of())->require_parts(3); }),
+                       "`parallel.tensor` is 3, which does not divide the 8 hidden units of experts");
 }
 
 STOA_PROCESS_TEST(ExpertParallel, SendsEachTokenOnceAChoice, 3) {

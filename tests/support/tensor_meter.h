@@ -35,6 +35,12 @@ class TensorMeter final : public c10::Allocator {
     return static_cast<double>(most_ - start_);
   }
 
+  /// Bytes that are held now beyond those at start().
+  double held() const {
+    const std::lock_guard lock(mutex_);
+    return static_cast<double>(held_) - static_cast<double>(start_);
+  }
+
   c10::DataPtr allocate(std::size_t bytes) override {
     auto* const block = new Block{below_->allocate(bytes), bytes};
     const std::lock_guard lock(mutex_);

@@ -67,9 +67,9 @@ TEST(Zero, TrainsAsOneProcessDoes) {
   const TempDir folder;
   test::start(folder / "one", recipe());
   const auto alone = test::checkpoint_of(folder / "one", 20);
-  const std::pair<int, const char*> cases[] = {{2, "1"}, {3, "2"}, {5, "2"}};
+  const std::pair<int, const char*> cases[] = {{2, "1"}, {3, "2"}, {5, "2"}, {2, "3"}, {3, "3"}};
   for (const auto& [world, zero] : cases) {
-    const auto many = folder / std::to_string(world);
+    const auto many = folder / (std::to_string(world) + "-" + zero);
     run("train", world, many, zero);
     if (HasFailure()) return;
     expect_close(test::checkpoint_of(many, 20), alone);
@@ -84,7 +84,7 @@ TEST(Zero, GoesOnWithOtherNumbersOfProcessesAndStages) {
   test::start(folder / "one", recipe());
   const auto alone = test::checkpoint_of(folder / "one", 20);
   run("train", 4, folder / "run", "2");
-  const std::pair<int, const char*> cases[] = {{2, "2"}, {1, "2"}, {2, "0"}, {3, "1"}};
+  const std::pair<int, const char*> cases[] = {{2, "2"}, {1, "2"}, {2, "0"}, {3, "1"}, {2, "3"}};
   for (const auto& [world, zero] : cases) {  // each from step 8, which the first wrote
     if (HasFailure()) return;
     run("resume", world, folder / "run", zero);
@@ -110,10 +110,32 @@ TEST(Zero, StopsOnAllWhereOneGradientIsNotFinite) {
   }
 }
 
+/// The weights too, and so are their averages; the first wrote what all go on from.
+TEST(Zero, GoesOnWhereWeightsWereSharedOut) {
+  const TempDir folder;
+  test::start(folder / "one", recipe());
+  const auto alone = test::checkpoint_of(folder / "one", 20);
+  run("train", 3, folder / "run", "3");
+  const std::pair<int, const char*> cases[] = {{2, "3"}, {1, "0"}, {2, "2"}};
+  for (const auto& [world, zero] : cases) {
+    if (HasFailure()) return;
+    run("resume", world, folder / "run", zero);
+    if (HasFailure()) return;
+    expect_close(test::checkpoint_of(folder / "run", 20), alone);
+  }
+}
+
+STOA_PROCESS_BODY(unequal_passes) {
+  auto set = recipe("3");
+  set.push_back("train.micro_batch_size=2");
+  const auto message = test::thrown<ConfigError>([&] { test::start(asked("STOA_TEST_RUN"), set); });
+  STOA_EXPECT_CONTAINS(message, "`train.micro_batch_size` = 2 they would make unequal numbers of passes");
+  STOA_EXPECT_CONTAINS(message, "`parallel.zero` = 3");
+}
+
 TEST(Zero, SaysWhatDoesNotGo) {
   const TempDir folder;
-  const auto message = test::thrown<ConfigError>([&] { test::start(folder / "run", {"parallel.zero=3"}); });
-  STOA_EXPECT_CONTAINS(message, "`parallel.zero` is 3");
+  run("unequal_passes", 3, folder / "run", "3");
 }
 
 }  // namespace

@@ -84,8 +84,8 @@ ExpertParallel::ExpertParallel(torch::nn::Module& model, ExpertGroups groups, bo
   for (auto& parameter : nn::distinct_parameters(model))
     if (is_dealt(parameter.name)) parameter.tensor.set_data(share_of(parameter.tensor, *groups_.expert));
   const auto exchange = std::make_shared<GroupExchange>(together ? groups_.data : nullptr, groups_.expert);
-  for_each_mixture(model,
-                   [&](nn::MixtureImpl& mixture, const std::string&) { mixture.use_exchange(exchange); });
+  for_each_mixture(
+      model, [&](nn::MixtureImpl& mixture, const std::string&) { mixture.use_expert_exchange(exchange); });
 }
 
 Group* ExpertParallel::partners() const {
@@ -109,12 +109,12 @@ optim::OptimizerOptions ExpertParallel::options_for(const std::vector<nn::NamedP
   return options;
 }
 
-std::unique_ptr<optim::Optimizer> ExpertParallel::with_joint_norm(
-    std::unique_ptr<optim::Optimizer> rule) const {
+std::unique_ptr<optim::Optimizer> ExpertParallel::with_joint_norm(std::unique_ptr<optim::Optimizer> rule,
+                                                                  optim::SumOverParts within) const {
   if (!deals()) return rule;
   std::vector<bool> dealt;
   for (const auto& parameter : rule->parameters()) dealt.push_back(is_dealt(parameter.name));
-  return join_norms(std::move(rule), std::move(dealt), groups_.expert);
+  return join_norms(std::move(rule), std::move(dealt), groups_.expert, std::move(within));
 }
 
 /// Only the first rank gets it, since that may be more than a process can hold.
@@ -151,8 +151,8 @@ void ExpertParallel::join(torch::nn::Module& model) {
     parameter.tensor.mutable_grad().reset();
     parameter.tensor.set_data(whole_of(parameter.tensor));
   }
-  for_each_mixture(model,
-                   [](nn::MixtureImpl& mixture, const std::string&) { mixture.use_exchange(nullptr); });
+  for_each_mixture(
+      model, [](nn::MixtureImpl& mixture, const std::string&) { mixture.use_expert_exchange(nullptr); });
   *this = {};
 }
 

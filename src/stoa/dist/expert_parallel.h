@@ -12,6 +12,7 @@
 #include "stoa/dist/group.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/optim/optimizer.h"
+#include "stoa/optim/part.h"
 
 namespace stoa::dist {
 
@@ -48,8 +49,10 @@ class ExpertParallel {
   /// look like a matrix.
   optim::OptimizerOptions options_for(const std::vector<nn::NamedParameter>& parameters,
                                       optim::OptimizerOptions options) const;
-  /// `rule` with the norm of all gradients, those of other ranks' experts too.
-  std::unique_ptr<optim::Optimizer> with_joint_norm(std::unique_ptr<optim::Optimizer> rule) const;
+  /// `rule` with the norm of all gradients, those of other ranks' experts too. `within` adds up sums of
+  /// squares over processes that have other parts of what is here; may be empty.
+  std::unique_ptr<optim::Optimizer> with_joint_norm(std::unique_ptr<optim::Optimizer> rule,
+                                                    optim::SumOverParts within = {}) const;
 
   using State = std::map<std::string, at::Tensor>;
   /// What one process has, on the first rank of the group; on others its experts are missing.

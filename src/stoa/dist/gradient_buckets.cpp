@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 #include <utility>
 
@@ -25,6 +26,9 @@ class GradientHook final : public torch::autograd::PostAccumulateGradHook {
   std::function<void()> call_;
 };
 
+/// Buckets on their way at a time, where their gradients are given up for it.
+constexpr std::size_t kUnderWay = 2;
+
 std::int64_t bytes_of(const nn::NamedParameter& parameter) {
   return parameter.tensor.numel() * parameter.tensor.element_size();
 }
@@ -36,7 +40,7 @@ struct GradientBuckets::State {
     std::vector<std::size_t> members;  // parameters
     std::size_t missing = 0;           // members that are not complete yet
     Pending sum;
-    bool sent = false;
+    bool sent = false, received = false;
   };
 
   State(std::vector<nn::NamedParameter> named, Group& members, GradientParts destination, std::int64_t size)
@@ -64,6 +68,7 @@ struct GradientBuckets::State {
   std::vector<std::size_t> bucket_of;
   std::vector<Bucket> buckets;
   std::size_t next = 0;  // bucket to send: all ranks send in one order
+  std::deque<Bucket*> under_way;
   std::int64_t overlapped = 0;
   bool armed = false;
 };
@@ -132,6 +137,10 @@ void GradientBuckets::State::send(Bucket& bucket) {
   if (to.release)
     for (const auto member : bucket.members) parameters[member].tensor.mutable_grad().reset();
   bucket.sent = true;
+  under_way.push_back(&bucket);
+  if (!to.release || under_way.size() <= kUnderWay) return;
+  receive_parts(*under_way.front());  // what is sent takes memory until it is there
+  under_way.pop_front();
 }
 
 /// The gradients of the parts are views of the bucket's sum.
@@ -144,7 +153,7 @@ void GradientBuckets::State::receive_parts(Bucket& bucket) {
     begin += shard_width(parameters[member].tensor.numel(), group.size());
   }
   bucket.sum = {};
-  bucket.sent = false;
+  bucket.received = true;
 }
 
 void GradientBuckets::State::receive(Bucket& bucket) {
@@ -160,7 +169,7 @@ void GradientBuckets::State::receive(Bucket& bucket) {
       tensor.mutable_grad() = part.clone();
   }
   bucket.sum = {};
-  bucket.sent = false;
+  bucket.received = true;
 }
 
 GradientBuckets::GradientBuckets(std::vector<nn::NamedParameter> parameters, Group& group,
@@ -203,7 +212,9 @@ void GradientBuckets::finish() {
   for (auto& bucket : state_->buckets)
     if (!bucket.sent) state_->send(bucket);
   for (auto& bucket : state_->buckets)
-    state_->to.parts.empty() ? state_->receive(bucket) : state_->receive_parts(bucket);
+    if (!bucket.received) state_->to.parts.empty() ? state_->receive(bucket) : state_->receive_parts(bucket);
+  state_->under_way.clear();
+  for (auto& bucket : state_->buckets) bucket.sent = bucket.received = false;
 }
 
 std::int64_t GradientBuckets::overlapped() const {

@@ -42,36 +42,22 @@ optim::SumOverParts sum_over(Group& group, const at::Device& device, optim::SumO
 
 ShardedOptimizer::ShardedOptimizer(std::vector<nn::NamedParameter> parameters,
                                    const optim::OptimizerOptions& options, Group& group,
-                                   optim::SumOverParts also)
-    : Optimizer(trainable(std::move(parameters))), group_(group) {
+                                   optim::SumOverParts also, const GatheredWeights* weights)
+    : Optimizer(trainable(std::move(parameters))),
+      group_(group),
+      gathers_(weights == nullptr || !weights->is_shared()) {
   std::vector<optim::PartialParameter> parts;
   for (const auto& parameter : parameters_) {
     places_.emplace(parameter.name, shards_.size());
-    shards_.push_back(shard_of_parameter(parameter, group));
+    shards_.push_back(gathers_ ? shard_of_parameter(parameter, group) : weights->shard(parameter.name));
     const auto range = shard_range(parameter.tensor.numel(), group.rank(), group.size());
     parts.push_back({parameter, shards_.back(), range.begin});
   }
   const auto device = parameters_.empty() ? at::Device(at::kCPU) : parameters_.front().tensor.device();
   rule_ = optim::make_optimizer(std::move(parts), options, sum_over(group, device, std::move(also)));
-  cut_batches();
-}
-
-/// Neighbours of one type and device, some megabytes of them, are gathered together.
-void ShardedOptimizer::cut_batches() {
-  std::int64_t bytes = 0;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto& tensor = parameters_[i].tensor;
-    const auto fits = [&](const at::Tensor& first) {
-      return first.scalar_type() == tensor.scalar_type() && first.device() == tensor.device();
-    };
-    if (batches_.empty() || bytes >= GradientBuckets::kBucketBytes ||
-        !fits(parameters_[batches_.back().front()].tensor)) {
-      batches_.emplace_back();
-      bytes = 0;
-    }
-    batches_.back().push_back(i);
-    bytes += tensor.numel() * tensor.element_size();
-  }
+  std::vector<at::Tensor> wholes;
+  for (const auto& parameter : parameters_) wholes.push_back(parameter.tensor);
+  batches_ = cut_batches(wholes, GradientBuckets::kBucketBytes);
 }
 
 std::unique_ptr<GradientBuckets> ShardedOptimizer::make_buckets(Gradients keep, std::int64_t bucket_bytes) {
@@ -86,7 +72,7 @@ optim::GradientScale ShardedOptimizer::clipping(double limit, bool each_slice) {
 void ShardedOptimizer::update(double lr, const optim::GradientScale* scale) {
   scale == nullptr ? rule_->step(lr) : rule_->step(lr, *scale);
   rule_->zero_grad();
-  gather_weights();
+  if (gathers_) gather_weights();
 }
 
 /// The weights that each rank has updated go to all; two batches are on their way at a time.
@@ -111,58 +97,25 @@ void ShardedOptimizer::gather_weights() {
   }
 }
 
-ShardedOptimizer::State ShardedOptimizer::state() const {
+State ShardedOptimizer::state() const {
   return rule_->state();
 }
 
-const nn::NamedParameter* ShardedOptimizer::owner_of(const std::string& state_name) const {
-  const auto dot = state_name.rfind('.');
-  if (dot == std::string::npos) return nullptr;
-  const auto found = places_.find(state_name.substr(0, dot));
-  return found == places_.end() ? nullptr : &parameters_[found->second];
+FindWhole ShardedOptimizer::find() const {
+  return [this](const std::string& name) -> const at::Tensor* {  // "PARAMETER.exp_avg"; all have the step
+    const auto dot = name.rfind('.');
+    if (dot == std::string::npos) return nullptr;
+    const auto found = places_.find(name.substr(0, dot));
+    return found == places_.end() ? nullptr : &parameters_[found->second].tensor;
+  };
 }
 
-ShardedOptimizer::State ShardedOptimizer::whole_state() const {
-  const at::NoGradGuard no_gradients;
-  State whole;
-  for (const auto& [name, shard] : rule_->state()) {
-    const auto* const owner = owner_of(name);
-    if (owner == nullptr) {  // the step, which all have
-      if (group_.rank() == 0) whole[name] = shard;
-      continue;
-    }
-    if (group_.rank() != 0) {
-      if (shard.numel() > 0) group_.start_send(shard, 0).wait();
-      continue;
-    }
-    const auto elements = owner->tensor.numel();
-    const auto flat = at::empty({elements}, shard.options());
-    flat.narrow(0, 0, shard.numel()).copy_(shard);
-    for (int rank = 1; rank < group_.size(); ++rank) {
-      const auto [begin, size] = shard_range(elements, rank, group_.size());
-      if (size > 0) group_.start_receive(flat.narrow(0, begin, size), rank).wait();
-    }
-    whole[name] = flat.view(owner->tensor.sizes());
-  }
-  return whole;
+State ShardedOptimizer::whole_state() const {
+  return gather_state(rule_->state(), find(), group_);
 }
 
 void ShardedOptimizer::load_whole(const State& whole, const std::string& source) {
-  State shards;
-  for (const auto& [name, tensor] : whole) {
-    const auto* const owner = owner_of(name);
-    if (owner == nullptr) {
-      shards[name] = tensor;
-      continue;
-    }
-    if (tensor.sizes() != owner->tensor.sizes())
-      throw DataError(
-          format("{}: tensor `{}` has shape {}, {} is needed; the file belongs to another optimiser, model "
-                 "or recipe",
-                 source, name, shape_text(tensor.sizes()), shape_text(owner->tensor.sizes())));
-    shards[name] = shard_of(tensor.contiguous(), group_.rank(), group_.size());
-  }
-  load(shards, source);
+  load(deal_state(whole, find(), group_, source), source);
 }
 
 std::int64_t ShardedOptimizer::first_not_finite() const {

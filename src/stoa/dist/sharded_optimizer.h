@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "stoa/dist/gathered_weights.h"
 #include "stoa/dist/gradient_buckets.h"
 #include "stoa/dist/group.h"
+#include "stoa/dist/shard_state.h"
 #include "stoa/optim/optimizer.h"
 #include "stoa/optim/part.h"
 
@@ -21,12 +23,13 @@ class ShardedOptimizer final : public optim::Optimizer {
  public:
   /// Whose gradients are summed: those of make_buckets().
   enum class Gradients { kWhole, kParts };
-  using State = std::map<std::string, at::Tensor>;
+  using State = dist::State;
 
-  /// The group must outlive this. `also` adds up sums of squares over processes besides the group's. Throws
-  /// as optim::make_optimizer() does, ShapeError for a parameter that is not contiguous.
+  /// The group must outlive this. `also` adds up sums of squares over processes besides the group's. Where
+  /// `weights` shares out the parameters, its shards are updated, and it is left to passes to gather them.
+  /// Throws as optim::make_optimizer() does, ShapeError for a parameter that is not contiguous.
   ShardedOptimizer(std::vector<nn::NamedParameter> parameters, const optim::OptimizerOptions& options,
-                   Group& group, optim::SumOverParts also = {});
+                   Group& group, optim::SumOverParts also = {}, const GatheredWeights* weights = nullptr);
 
   /// What sums the gradients of the parameters, to be armed and finished in every step. ZeRO 1 (kWhole) keeps
   /// a parameter's own gradient, not summed, until zero_grad(); ZeRO 2 (kParts) gives it up on the way.
@@ -46,12 +49,11 @@ class ShardedOptimizer final : public optim::Optimizer {
  private:
   void update(double lr, const optim::GradientScale* scale) override;
   void gather_weights();
-  void cut_batches();
-  /// The whole parameter that a state tensor ("PARAMETER.exp_avg") belongs to, or null.
-  const nn::NamedParameter* owner_of(const std::string& state_name) const;
+  FindWhole find() const;
 
   Group& group_;
-  std::vector<at::Tensor> shards_;  // of the weights, views; [parameter]
+  bool gathers_;                    // the weights, after each step
+  std::vector<at::Tensor> shards_;  // of the weights, views where they are whole; [parameter]
   std::unique_ptr<optim::Optimizer> rule_;
   std::map<std::string, std::size_t> places_;      // of the parameters by name
   std::vector<std::vector<std::size_t>> batches_;  // parameters that are gathered together

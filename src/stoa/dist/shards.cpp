@@ -63,6 +63,24 @@ at::Tensor shard_of(const at::Tensor& tensor, int rank, int ranks) {
   return tensor.detach().view({-1}).narrow(0, begin, size);
 }
 
+std::vector<std::vector<std::size_t>> cut_batches(const std::vector<at::Tensor>& tensors,
+                                                  std::int64_t bytes) {
+  std::vector<std::vector<std::size_t>> batches;
+  std::int64_t size = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto fits = [&](const at::Tensor& first) {
+      return first.scalar_type() == tensors[i].scalar_type() && first.device() == tensors[i].device();
+    };
+    if (batches.empty() || size >= bytes || !fits(tensors[batches.back().front()])) {
+      batches.emplace_back();
+      size = 0;
+    }
+    batches.back().push_back(i);
+    size += static_cast<std::int64_t>(tensors[i].nbytes());
+  }
+  return batches;
+}
+
 at::Tensor deal(const std::vector<at::Tensor>& tensors, int ranks) {
   const auto options = tensors.at(0).options().requires_grad(false);
   const auto rows = at::empty({ranks, widths_of(sizes_of(tensors), ranks)}, options);

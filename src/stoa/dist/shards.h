@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -19,6 +20,9 @@ ShardRange shard_range(std::int64_t elements, int rank, int ranks);
 
 /// A view [size] of a rank's shard, detached. The tensor must be contiguous.
 at::Tensor shard_of(const at::Tensor& tensor, int rank, int ranks);
+
+/// Tensors to be sent together: neighbours of one type and device, each batch of some more than `bytes`.
+std::vector<std::vector<std::size_t>> cut_batches(const std::vector<at::Tensor>& tensors, std::int64_t bytes);
 
 /// Tensors of one type and device as [ranks, sum of widths]: row r holds the shards of rank r one after the
 /// other, each filled up with zeros to its tensor's width.

@@ -177,24 +177,30 @@ const SplitLayers::Parameter* SplitLayers::parameter_of(const std::string& name)
 std::unique_ptr<optim::Optimizer> SplitLayers::make_optimizer(std::vector<nn::NamedParameter> parameters,
                                                               const optim::OptimizerOptions& options,
                                                               optim::SumOverParts within) const {
-  std::vector<bool> counts;  // of each slice: whether this rank's sum goes into that of all
+  auto sum = sum_over_stages(parameters, std::move(within));
   std::vector<optim::PartialParameter> parts;
   for (auto& parameter : parameters) {
     const auto tensor = parameter.tensor;
-    if (tensor.requires_grad()) {
-      const bool own = parameters_.at(parameter.name).owner() == group_->rank();
-      counts.insert(counts.end(), static_cast<std::size_t>(parameter.slices), own);
-    }
     parts.push_back({std::move(parameter), tensor});
   }
-  return optim::make_optimizer(
-      std::move(parts), options,
-      [group = group_, counts = std::move(counts), within = std::move(within)](std::vector<double>& sums) {
-        if (within) within(sums);
-        for (std::size_t i = 0; i < sums.size(); ++i)
-          if (!counts[i % counts.size()]) sums[i] = 0;
-        group->all_reduce(at::from_blob(sums.data(), {static_cast<std::int64_t>(sums.size())}, at::kDouble));
-      });
+  return optim::make_optimizer(std::move(parts), options, std::move(sum));
+}
+
+optim::SumOverParts SplitLayers::sum_over_stages(const std::vector<nn::NamedParameter>& parameters,
+                                                 optim::SumOverParts within) const {
+  if (!is_split()) return within;
+  std::vector<bool> counts;  // of each slice: whether this rank's sum goes into that of all
+  for (const auto& parameter : parameters) {
+    if (!parameter.tensor.requires_grad()) continue;
+    const bool own = parameters_.at(parameter.name).owner() == group_->rank();
+    counts.insert(counts.end(), static_cast<std::size_t>(parameter.slices), own);
+  }
+  return [group = group_, counts = std::move(counts), within = std::move(within)](std::vector<double>& sums) {
+    if (within) within(sums);
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      if (!counts[i % counts.size()]) sums[i] = 0;
+    group->all_reduce(at::from_blob(sums.data(), {static_cast<std::int64_t>(sums.size())}, at::kDouble));
+  };
 }
 
 /// The owner adds in the order of ranks, and gives the sum to all.

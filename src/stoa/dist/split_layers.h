@@ -41,6 +41,11 @@ class SplitLayers {
   std::unique_ptr<optim::Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
                                                    const optim::OptimizerOptions& options,
                                                    optim::SumOverParts within) const;
+  /// Adds up sums of squares, of each slice of each parameter that is trained, once or several times over, to
+  /// those of all ranks; what several ranks have counts once. After `within`, as above. Empty where nothing
+  /// is to be added up.
+  optim::SumOverParts sum_over_stages(const std::vector<nn::NamedParameter>& parameters,
+                                      optim::SumOverParts within) const;
   /// At the end of a step: makes the gradient of each parameter that several ranks use the sum of theirs,
   /// equal to the bit on all.
   void add_shared_gradients() const;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -19,7 +20,10 @@ constexpr const char* kUpdates = "updates";
 }  // namespace
 
 MovingAverage::MovingAverage(const torch::nn::Module& module, double decay)
-    : live_(nn::module_state(module)), decay_(decay), updates_(at::zeros({}, at::kLong)) {
+    : MovingAverage(nn::module_state(module), decay) {}
+
+MovingAverage::MovingAverage(std::map<std::string, at::Tensor> live, double decay)
+    : live_(std::move(live)), decay_(decay), updates_(at::zeros({}, at::kLong)) {
   if (!(decay >= 0 && decay < 1))
     throw ConfigError(format("decay of the moving average is {}; it must be >= 0 and below 1", decay));
   std::vector<SlicedTensor> looped;

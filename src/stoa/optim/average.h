@@ -17,6 +17,8 @@ class MovingAverage {
  public:
   /// Throws ConfigError unless 0 <= decay < 1.
   MovingAverage(const torch::nn::Module& module, double decay);
+  /// The same of tensors by name, which may be parts of a model's.
+  MovingAverage(std::map<std::string, at::Tensor> live, double decay);
   void update();
   /// Exchanges the averages with the model's own values; a second call exchanges them back.
   void swap();

@@ -23,6 +23,7 @@ SharedModel::SharedModel(Recipe& recipe, Task& task, const Team& team)
                                   /*together=*/recipe.train.micro_batch_size == 0 ||
                                       recipe.train.micro_batch_size >= recipe.train.batch_size)),
       layers_(team.split_layers(task.model())),
+      gathered_(gather_weights()),
       optimizer_(make_optimizer()),
       sparse_(task.sparse_weights()),
       tables_(dynamic_cast<nn::SplitsRows*>(sparse_)) {
@@ -31,22 +32,31 @@ SharedModel::SharedModel(Recipe& recipe, Task& task, const Team& team)
   if (layers_.is_split())
     log_info(idle_text(layers_.stages(), share_of(recipe.train.batch_size, 0, team.parts()).end,
                        recipe.train.micro_batch_size));
-  if (recipe.train.ema > 0) average_ = std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
+  if (recipe.train.ema > 0)
+    average_ = gathered_.is_shared()
+                   ? std::make_unique<optim::MovingAverage>(gathered_.own(task.model()), recipe.train.ema)
+                   : std::make_unique<optim::MovingAverage>(task.model(), recipe.train.ema);
+}
+
+dist::GatheredWeights SharedModel::gather_weights() const {
+  if (recipe_.parallel.zero < 3 || team_.partners() == nullptr) return {};
+  return {task_.model(), *team_.partners()};
 }
 
 std::unique_ptr<optim::Optimizer> SharedModel::make_optimizer() {
   auto parameters = nn::distinct_parameters(task_.model());
-  if (layers_.is_split()) {
-    auto of_shares = weights_.sum_over_shares(parameters);
-    return layers_.make_optimizer(std::move(parameters), recipe_.optimizer, std::move(of_shares));
-  }
-  if (recipe_.parallel.zero == 0 || team_.partners() == nullptr) {
+  if (layers_.is_split() || recipe_.parallel.zero == 0 || team_.partners() == nullptr) {
     const auto options = experts_.options_for(parameters, recipe_.optimizer);
-    return experts_.with_joint_norm(weights_.make_optimizer(std::move(parameters), options));
+    const auto of_shares = weights_.sum_over_shares(parameters);
+    auto of_all = layers_.sum_over_stages(parameters, of_shares);
+    return experts_.with_joint_norm(layers_.is_split()
+                                        ? layers_.make_optimizer(std::move(parameters), options, of_shares)
+                                        : weights_.make_optimizer(std::move(parameters), options),
+                                    std::move(of_all));
   }
   auto of_shares = weights_.sum_over_shares(parameters);
-  auto sharded = std::make_unique<dist::ShardedOptimizer>(std::move(parameters), recipe_.optimizer,
-                                                          *team_.partners(), std::move(of_shares));
+  auto sharded = std::make_unique<dist::ShardedOptimizer>(
+      std::move(parameters), recipe_.optimizer, *team_.partners(), std::move(of_shares), &gathered_);
   sharded_ = sharded.get();
   return sharded;
 }
@@ -80,31 +90,45 @@ void SharedModel::require_room() const {
   if (sparse_ != nullptr && (tables_ == nullptr || !tables_->is_split()))
     throw ConfigError("this task's tables cannot be trained by several processes; start one");
   const auto least = most / parts, larger = (most + parts - 1) / parts;
-  if (experts_.deals() && micro > 0 && (least + micro - 1) / micro != (larger + micro - 1) / micro)
+  if ((experts_.deals() || gathered_.is_shared()) && micro > 0 &&
+      (least + micro - 1) / micro != (larger + micro - 1) / micro)
     throw ConfigError(
         format("`train.batch_size` is {}, of which {} processes have {} or {} samples; with "
                "`train.micro_batch_size` = {} they would make unequal numbers of passes, which "
-               "`parallel.expert` = {} does not allow: change one of them",
-               most, parts, least, larger, micro, recipe_.parallel.expert));
+               "`parallel.{}` = {} does not allow: change one of them",
+               most, parts, least, larger, micro, experts_.deals() ? "expert" : "zero",
+               experts_.deals() ? recipe_.parallel.expert : recipe_.parallel.zero));
 }
 
 void SharedModel::load(const Checkpoint& from, const std::string& folder) {
   const auto mine = [&](const auto& whole) { return layers_.own(experts_.shares(weights_.shares(whole))); };
-  nn::load_module_state(task_.model(), mine(from.model), folder + "/model.safetensors");
+  const auto model_file = folder + "/model.safetensors", average_file = folder + "/average.safetensors";
+  if (gathered_.is_shared())
+    gathered_.load(task_.model(), mine(from.model), model_file);
+  else
+    nn::load_module_state(task_.model(), mine(from.model), model_file);
   const auto state = mine(from.optimizer);
   if (sharded_ != nullptr)
     sharded_->load_whole(state, folder + "/optimizer.safetensors");
   else
     optimizer_->load(state, folder + "/optimizer.safetensors");
   if (sparse_ != nullptr) sparse_->load(from.sparse, folder + "/sparse.safetensors");
-  if (average_) average_->load(mine(from.average), folder + "/average.safetensors");
+  if (average_ == nullptr) return;
+  auto average = mine(from.average);
+  if (gathered_.is_shared())
+    average = dist::deal_state(average, gathered_.find(), *team_.partners(), average_file);
+  average_->load(average, average_file);
 }
 
 void SharedModel::save(Checkpoint& checkpoint) const {
   const auto whole = [&](const auto& mine) { return weights_.whole(experts_.whole(layers_.whole(mine))); };
-  checkpoint.model = whole(nn::module_state(task_.model()));
+  checkpoint.model =
+      whole(gathered_.is_shared() ? gathered_.whole(task_.model()) : nn::module_state(task_.model()));
   checkpoint.optimizer = whole(sharded_ != nullptr ? sharded_->whole_state() : optimizer_->state());
-  if (average_) checkpoint.average = whole(average_->state());
+  if (average_ && gathered_.is_shared())
+    checkpoint.average = whole(dist::gather_state(average_->state(), gathered_.find(), *team_.partners()));
+  else if (average_)
+    checkpoint.average = whole(average_->state());
   if (sparse_ != nullptr) checkpoint.sparse = sparse_->state();
 }
 
@@ -114,7 +138,7 @@ StepShare SharedModel::share(std::uint64_t seed) const {
   share.seed = seed;
   share.partners = team_.partners();
   share.buckets = buckets_.get();
-  share.meets_in_passes = team_.splits_sequences() || experts_.meets();
+  share.meets_in_passes = team_.splits_sequences() || experts_.meets() || gathered_.is_shared();
   share.tables = team_.partners() != nullptr ? tables_ : nullptr;
   share.most_samples = (recipe_.train.batch_size + team_.parts() - 1) / team_.parts();
   share.expert_buckets = expert_buckets_.get();
@@ -155,9 +179,12 @@ std::string SharedModel::first_not_finite() const {
 void SharedModel::join() {
   layers_.join(task_.model());
   if (layers_.is_split()) return;  // the first stage alone has all
+  const bool elsewhere = gathered_.is_shared() && team_.partners()->rank() > 0;
+  gathered_.join(task_.model());
+  if (tables_ != nullptr) tables_->join();
+  if (elsewhere) return;
   weights_.join(task_.model());
   experts_.join(task_.model());
-  if (tables_ != nullptr) tables_->join();
 }
 
 }  // namespace stoa

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "stoa/dist/expert_parallel.h"
+#include "stoa/dist/gathered_weights.h"
 #include "stoa/dist/gradient_buckets.h"
 #include "stoa/dist/sharded_optimizer.h"
 #include "stoa/dist/split_layers.h"
@@ -40,8 +41,13 @@ class SharedModel {
   /// Puts weights, states, averages and tables, all whole, into a checkpoint on rank 0.
   void save(Checkpoint& checkpoint) const;
   /// Whether saving needs processes that may still be within a forward pass, where one of them has failed.
-  bool meets_in_passes() const { return experts_.deals() || layers_.is_split(); }
+  bool meets_in_passes() const {
+    return experts_.deals() || layers_.is_split() || sharded_ != nullptr ||
+           (tables_ != nullptr && tables_->is_split());
+  }
 
+  /// To be held while the model runs, forward and backward: brings the weights that no process has whole.
+  dist::GatheredWeights::Pass pass() const { return gathered_.pass(); }
   /// What this process has of the step whose random choices come from `seed`.
   StepShare share(std::uint64_t seed) const;
   /// What layers keep of batches, running means say, becomes that of the whole batch.
@@ -55,6 +61,7 @@ class SharedModel {
   void join();
 
  private:
+  dist::GatheredWeights gather_weights() const;
   std::unique_ptr<optim::Optimizer> make_optimizer();
   void make_buckets();
   std::vector<nn::NamedParameter> parameters(bool dealt) const;
@@ -67,6 +74,7 @@ class SharedModel {
   dist::SplitWeights weights_;
   dist::ExpertParallel experts_;
   dist::SplitLayers layers_;
+  dist::GatheredWeights gathered_;
   dist::ShardedOptimizer* sharded_ = nullptr;  // optimizer_, where its state is shared out
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<dist::GradientBuckets> buckets_, expert_buckets_;

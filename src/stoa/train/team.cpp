@@ -13,19 +13,10 @@ namespace stoa {
 namespace {
 
 void refuse_unknown(const dist::ParallelOptions& options) {
-  if (options.pipeline > 1 && (options.zero > 0 || options.expert > 1))
+  if (options.pipeline > 1 && options.zero > 0)
     throw ConfigError(
-        format("`parallel.pipeline` is {}, which does not go with `parallel.{}` = {} yet; set it to 1",
-               options.pipeline, options.zero > 0 ? "zero" : "expert",
-               options.zero > 0 ? options.zero : options.expert));
-  if (options.tensor > 1 && options.expert > 1)
-    throw ConfigError(
-        format("`parallel.tensor` is {}, which does not go with `parallel.expert` = {} yet; set it to 1",
-               options.tensor, options.expert));
-  if (options.zero > 2)
-    throw ConfigError(
-        "`parallel.zero` is 3, but weights are not shared out yet; 2 shares out optimiser states and "
-        "gradients");
+        format("`parallel.pipeline` is {}, which does not go with `parallel.zero` = {} yet; set it to 1",
+               options.pipeline, options.zero));
   if (options.zero > 0 && options.expert > 1)
     throw ConfigError(
         format("`parallel.zero` is {}, which does not go with `parallel.expert` = {} yet; set it to 0",

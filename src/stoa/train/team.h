@@ -48,6 +48,10 @@ class Team {
   dist::Group* partners() const {
     return alone() || mesh_->data_sequence().size() == 1 ? nullptr : &mesh_->data_sequence();
   }
+  /// The processes that have this one's place but see other samples; null for none.
+  std::shared_ptr<dist::Group> replicas() const {
+    return parts() == 1 ? nullptr : mesh_->shared(dist::GroupKind::kData);
+  }
   /// What splits the rows of a task's tables over the partners; null for none.
   std::shared_ptr<nn::RowExchange> row_exchange() const;
 

@@ -17,6 +17,7 @@
 #include "stoa/data/loader.h"
 #include "stoa/dist/errors.h"
 #include "stoa/optim/average.h"
+#include "stoa/train/evaluation_rounds.h"
 #include "stoa/train/events.h"
 #include "stoa/train/phase_scope.h"
 #include "stoa/train/shared_model.h"
@@ -47,6 +48,23 @@ class EvaluationScope {
   at::NoGradGuard no_gradients_;
   torch::nn::Module& model_;
   optim::MovingAverage* average_;
+};
+
+/// Shares a task's evaluations out over the replicas of a run, where the task can do so.
+class SharingScope {
+ public:
+  SharingScope(Task& task, std::shared_ptr<dist::Group> replicas)
+      : task_(dynamic_cast<SharesEvaluation*>(&task)) {
+    if (task_ != nullptr) task_->share_evaluation(std::move(replicas));
+  }
+  ~SharingScope() {
+    if (task_ != nullptr) task_->share_evaluation(nullptr);
+  }
+  SharingScope(const SharingScope&) = delete;
+  SharingScope& operator=(const SharingScope&) = delete;
+
+ private:
+  SharesEvaluation* task_;
 };
 
 /// One run from where it stands to its end. Between two updates everything a checkpoint needs is in these
@@ -247,6 +265,7 @@ void Training::update() {
 }
 
 BatchOutcome Training::forward_and_backward(const Batch& batch, bool statistics) {
+  const auto weights = model_.pass();
   try {
     return accumulate_gradients(task_, batch, {done_, steps_}, recipe_.train.micro_batch_size, runtime_,
                                 statistics, model_.share(seed(kStep)));
@@ -300,6 +319,8 @@ std::string Training::detail(const BatchOutcome& outcome) const {
 
 Evaluation Training::measure() {
   const EvaluationScope scope(task_.model(), model_.average());
+  const SharingScope sharing(task_, team_.replicas());
+  const auto weights = model_.pass();
   const AutocastScope autocast(runtime_);
   at::manual_seed(seed(kEvaluate));
   std::unique_ptr<Progress> progress;  // the number of samples is known from the first call on

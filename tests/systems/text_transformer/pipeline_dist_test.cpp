@@ -69,6 +69,10 @@ void expect_equal_gradients(dist::World& world, const std::string& name, std::ve
   for (std::size_t i = 0; i < wanted.losses.size(); ++i)
     EXPECT_NEAR(found.losses[i].second, wanted.losses[i].second, 1e-12) << wanted.losses[i].first;
   EXPECT_EQ(found.metrics, wanted.metrics);
+  for (const auto& [statistic, value] : wanted.statistics.items())
+    if (statistic.starts_with("router.")) {
+      EXPECT_EQ(found.statistics[statistic], value) << statistic;
+    }
   std::map<std::string, at::Tensor> gradients;
   for (const auto& parameter : nn::distinct_parameters(one->model()))
     gradients.emplace(parameter.name, parameter.tensor.grad());
@@ -95,6 +99,25 @@ STOA_PROCESS_TEST(PipelineGradients, AreThoseOfOneProcess, 3) {
                          {"model.depth=3", "model.share_attention=true", "model.share_mlp=true"});
 }
 
+/// Every router of every stage counts in the losses.
+STOA_PROCESS_TEST(PipelineGradients, OfMixturesAreThoseOfOneProcess, 3) {
+  const auto world = dist::World::join(dist::read_place());
+  const std::vector<std::string> mixtures = {"model.router.experts=4", "model.router.capacity_factor=1",
+                                             "model.router.balance_weight=0.2",
+                                             "model.router.balance_reduce=mean", "model.router.z_weight=0.1"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), mixtures.begin(), mixtures.end());
+    return more;
+  };
+  expect_equal_gradients(*world, "masked_text",
+                         with({"model.depth=4", "model.mixture_layers=-1", "model.share_mlp=true",
+                               "model.router.importance_weight=0.2", "model.router.load_weight=0.3"}));
+  expect_equal_gradients(*world, "causal_text",
+                         with({"model.depth=5", "model.mixture_layers=3", "model.norm=pre",
+                               "model.recompute=true", "model.router.balance_scope=depth"}),
+                         PipelineSchedule::kGPipe);
+}
+
 TEST(PipelineText, SaysWhatItCannotSplit) {
   const auto refused = [](const std::function<void(text_transformer::TextTransformerOptions&)>& change,
                           TextHead head) {
@@ -106,16 +129,12 @@ TEST(PipelineText, SaysWhatItCannotSplit) {
     text_transformer::TextTransformer model(options, input);
     return test::thrown<ConfigError>([&] { model->require_stages(2); });
   };
-  STOA_EXPECT_CONTAINS(refused([](auto& o) { o.mixture_layers = -1; }, TextHead::kMasked), "mixture");
   STOA_EXPECT_CONTAINS(refused([](auto&) {}, TextHead::kClasses), "masked_text and causal_text");
   dist::ParallelOptions options;
   options.pipeline = 2;
   EXPECT_EQ(Team::refusal(options), "");
   options.zero = 1;
   STOA_EXPECT_CONTAINS(Team::refusal(options), "`parallel.zero` = 1");
-  options.zero = 0;
-  options.expert = 2;
-  STOA_EXPECT_CONTAINS(Team::refusal(options), "`parallel.expert` = 2");
 }
 
 TEST(PipelineText, NeedsSeveralProcesses) {

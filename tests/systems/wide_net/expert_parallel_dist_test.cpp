@@ -236,22 +236,37 @@ INSTANTIATE_TEST_SUITE_P(
              "train.micro_batch_size=2 model.router.fill=token optimizer.name=sgd optimizer.weight_decay=0.1 "
              "train.clip=tensor "
              "train.clip_norm=0.05"},
+        Case{"ExpertsOfTwoWithWeightsOfTwo", 4, "parallel.expert=2 parallel.tensor=2", kEps},
+        Case{
+            "ExpertsOfTwoWithWeightsOfTwoByTensor", 4, "parallel.expert=2 parallel.tensor=2",
+            kEps +
+                "model.share_mlp=false model.mixture_layers=2 optimizer.name=lamb optimizer.dialect=nvlamb "
+                "train.clip=tensor train.clip_norm=0.05 model.ffn_output_activation=gelu optimizer.eps=1e-4"},
         Case{"DataAlone", 2, "", kEps + "model.router.routing=expert_choice model.router.balance_weight=0"}),
     [](const auto& info) { return info.param.name; });
 
-TEST(ExpertParallelRuns, GoOnWithAnotherNumberOfProcesses) {
+/// A run of `before` processes, split as said, goes on with `after`, and with one.
+void expect_goes_on(int before, const std::string& split, int after) {
   const TempDir folder;
   start(folder / "one", kEps);
   const std::map<std::string, std::string> environment = {{"STOA_TEST_RUN", (folder / "many").string()},
-                                                          {"STOA_TEST_SET", kEps + "parallel.expert=2"}};
-  test::expect_processes("train", 2, {.environment = environment});
-  if (HasFailure()) return;
+                                                          {"STOA_TEST_SET", kEps + split}};
+  test::expect_processes("train", before, {.environment = environment});
+  if (testing::Test::HasFailure()) return;
   expect_close(checkpoint_of(folder / "many", 10).model, checkpoint_of(folder / "one", 10).model);
   fs::copy(folder / "many", folder / "again", fs::copy_options::recursive);
   resume(folder / "again", 10);  // one process
   expect_same_end(folder / "again", folder / "one");
-  test::expect_processes("go_on", 4, {.environment = environment});
+  test::expect_processes("go_on", after, {.environment = environment});
   expect_same_end(folder / "many", folder / "one");
+}
+
+TEST(ExpertParallelRuns, GoOnWithAnotherNumberOfProcesses) {
+  expect_goes_on(2, "parallel.expert=2", 4);
+}
+
+TEST(ExpertParallelRuns, WithSplitWeightsGoOnWithAnotherNumberOfProcesses) {
+  expect_goes_on(4, "parallel.expert=2 parallel.tensor=2", 2);
 }
 
 TEST(ExpertParallelRuns, SayWhatCannotBeSharedOut) {
@@ -262,9 +277,6 @@ TEST(ExpertParallelRuns, SayWhatCannotBeSharedOut) {
     EXPECT_NE(end.code, 0);
     STOA_EXPECT_CONTAINS(end.output, "2 processes have 2 or 3 samples");
   }
-  STOA_EXPECT_CONTAINS(
-      test::thrown<ConfigError>([&] { start(folder / "run", "parallel.expert=2 parallel.tensor=2"); }),
-      "`parallel.tensor` is 2, which does not go with `parallel.expert` = 2 yet");
 }
 
 }  // namespace

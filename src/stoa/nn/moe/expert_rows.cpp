@@ -67,12 +67,13 @@ class ReturnFunction : public torch::autograd::Function<ReturnFunction> {
   }
 };
 
-at::Tensor mask_of(const at::Tensor& keys, std::int64_t width, double rate,
-                   const at::TensorOptions& options) {
+at::Tensor mask_of(const at::Tensor& keys, std::int64_t width, double rate, const at::TensorOptions& options,
+                   std::int64_t first_column) {
   const auto ones = at::ones({keys.numel(), width}, options);
   if (!options.device().is_cpu()) return at::dropout(ones, rate, /*train=*/true);
   const auto call = ops::dropout_seed(rate);  // also where no row came: calls are counted alike everywhere
-  return keys.numel() == 0 ? ones : ops::dropout_reference(ones, rate, ops::row_seeds(call, keys));
+  return keys.numel() == 0 ? ones
+                           : ops::dropout_reference(ones, rate, ops::row_seeds(call, keys, first_column));
 }
 
 /// Sets how many rows go and come, and returns the local expert of each row that comes.
@@ -104,11 +105,12 @@ at::Tensor mix_here(const at::Tensor& x, const ops::Assignments& assignments,
                     const ExpertDropout& dropout) {
   at::Tensor hidden_mask, output_mask;
   if (dropout.rate > 0) {
-    const auto mask = [&](const at::Tensor& bias) {
-      return mask_of(dropout.keys, bias.size(1), dropout.rate, bias.options().requires_grad(false));
+    const auto mask = [&](const at::Tensor& bias, std::int64_t first_column) {
+      return mask_of(dropout.keys, bias.size(1), dropout.rate, bias.options().requires_grad(false),
+                     first_column);
     };
-    hidden_mask = mask(weights.b_in);
-    output_mask = mask(weights.b_out);
+    hidden_mask = mask(weights.b_in, dropout.first_hidden);
+    output_mask = mask(weights.b_out, 0);
   }
   return ops::mixture(x, assignments, weights, settings, hidden_mask, output_mask);
 }

@@ -14,7 +14,8 @@ namespace stoa::nn {
 /// Dropout inside experts. On the CPU what is dropped depends on the call's number and a row's key alone.
 struct ExpertDropout {
   double rate = 0;
-  at::Tensor keys;  ///< [assignments] int64 on the CPU, where the rate is not 0
+  at::Tensor keys;                ///< [assignments] int64 on the CPU, where the rate is not 0
+  std::int64_t first_hidden = 0;  ///< of the hidden units at hand among all of an expert's
 };
 
 /// ops::mixture() with dropout behind both activations.

@@ -50,29 +50,57 @@ MixtureOutput MixtureImpl::forward(const at::Tensor& x, const at::Tensor& keys) 
   result.routing = in_part("router", [&] { return router->forward(x, keys, exchange_.get()); });
   result.statistics = result.routing.statistics;
   const auto& assignments = result.routing.assignments;
-  const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
   const auto rows = x.flatten(0, 1);
   if (int8_ && !is_training()) {
+    const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
     result.output =
         int8_->mixture(rows.to(at::kFloat), assignments, settings).to(x.scalar_type()).view(x.sizes());
     return result;
   }
-  const auto experts = options_.router.experts;
   ExpertDropout dropout;
   if (is_training() && options_.dropout > 0)
     dropout = {options_.dropout,
-               assignment_keys(keys.defined() ? keys : token_keys(x), assignments, experts)};
-  const ops::ExpertWeights weights{w_in, b_in, w_out, b_out};
-  const bool all_here = !exchange_ || exchange_->holders() == 1;
-  const auto output = all_here
-                          ? mix_here(rows, assignments, weights, settings, dropout)
-                          : mix_at_holders(rows, assignments, experts, weights, settings, dropout, exchange_);
-  result.output = output.view(x.sizes());
+               assignment_keys(keys.defined() ? keys : token_keys(x), assignments, options_.router.experts)};
+  result.output = mix(rows, assignments, dropout).view(x.sizes());
   return result;
 }
 
+/// The experts' sums for x [tokens, dim]. With split weights each process has a part of every answer: what
+/// all have alike (tokens, gates, last biases) is spread, so that its gradients are whole, and one sum of the
+/// tokens' answers makes them whole too.
+at::Tensor MixtureImpl::mix(const at::Tensor& x, ops::Assignments assignments, const ExpertDropout& dropout) {
+  const ops::MixtureSettings settings{options_.activation, options_.output_activation, options_.backend};
+  const auto answers = [&](const at::Tensor& tokens, const ops::ExpertWeights& weights,
+                           const ExpertDropout& dropped) {
+    return holds_all() ? mix_here(tokens, assignments, weights, settings, dropped)
+                       : mix_at_holders(tokens, assignments, options_.router.experts, weights, settings,
+                                        dropped, exchange_);
+  };
+  if (!hidden_units_) return answers(x, {w_in, b_in, w_out, b_out}, dropout);
+  assignments.gate = hidden_units_->spread(assignments.gate);
+  const auto b_out_once = hidden_units_->spread(b_out) * (hidden_units_->part() == 0 ? 1 : 0);
+  auto dropout_here = dropout;
+  dropout_here.first_hidden = hidden_units_->part() * b_in.size(1);
+  return hidden_units_->sum(answers(hidden_units_->spread(x), {w_in, b_in, w_out, b_out_once}, dropout_here));
+}
+
+std::map<std::string, WeightCut> MixtureImpl::cuts() const {
+  if (options_.output_activation != ops::Activation::kNone) return {};
+  return {{"w_in", {2, 1}}, {"b_in", {1, 1}}, {"w_out", {1, 1}}};
+}
+
+void MixtureImpl::require_parts(std::int64_t parts) const {
+  if (!cuts().empty() && options_.hidden % parts != 0)
+    throw ConfigError(format("`parallel.tensor` is {}, which does not divide the {} hidden units of experts",
+                             parts, options_.hidden));
+}
+
+void MixtureImpl::use_exchange(std::shared_ptr<const WeightExchange> exchange) {
+  hidden_units_ = cuts().empty() ? nullptr : std::move(exchange);
+}
+
 std::map<std::string, std::int64_t> MixtureImpl::slices() const {
-  const auto experts = w_in.size(0);
+  const auto experts = options_.router.experts / (exchange_ ? exchange_->holders() : 1);
   return {{"w_in", experts}, {"b_in", experts}, {"w_out", experts}, {"b_out", experts}};
 }
 

@@ -12,10 +12,13 @@
 #include "stoa/nn/moe/expert_exchange.h"
 #include "stoa/nn/moe/router.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/nn/weight_split.h"
 #include "stoa/ops/mixture.h"
 #include "stoa/ops/mixture_int8.h"
 
 namespace stoa::nn {
+
+struct ExpertDropout;  // expert_rows.h
 
 struct MixtureOptions {
   std::int64_t dim = 768;
@@ -36,7 +39,9 @@ struct MixtureOutput {
 /// Mixture-of-experts perceptron (widenet.md 2.2). Experts are stacked tensors, each expert initialised on
 /// its own: Glorot-uniform weights, biases N(0, 1e-6^2). Several processes may each hold some of the experts,
 /// and each have a part of a training batch.
-class MixtureImpl : public torch::nn::Module, public HasSlices {
+/// Split weights are those of some of each expert's hidden units, where nothing but a sum follows the second
+/// product (output_activation = none); else every process has the experts whole.
+class MixtureImpl : public torch::nn::Module, public HasSlices, public SplitsWeights {
  public:
   explicit MixtureImpl(MixtureOptions options);
   /// x [samples, tokens, dim]; keys as Router's
@@ -49,16 +54,25 @@ class MixtureImpl : public torch::nn::Module, public HasSlices {
   const MixtureOptions& options() const { return options_; }
   /// From now on tokens and experts of other processes are reached. The caller has left in w_in, b_in, w_out
   /// and b_out the experts that the exchange says are held here. null: all is here again.
-  void use_exchange(std::shared_ptr<const ExpertExchange> exchange) { exchange_ = std::move(exchange); }
+  void use_expert_exchange(std::shared_ptr<const ExpertExchange> exchange) {
+    exchange_ = std::move(exchange);
+  }
+  std::map<std::string, WeightCut> cuts() const override;
+  void require_parts(std::int64_t parts) const override;
+  void use_exchange(std::shared_ptr<const WeightExchange> exchange) override;
 
   Router router{nullptr};
-  /// [E, dim, hidden], [E, hidden], [E, hidden, dim], [E, dim]; E are those held here
+  /// [E, dim, hidden], [E, hidden], [E, hidden, dim], [E, dim]; E and hidden are those held here
   at::Tensor w_in, b_in, w_out, b_out;
 
  private:
+  bool holds_all() const { return !exchange_ || exchange_->holders() == 1; }
+  at::Tensor mix(const at::Tensor& x, ops::Assignments assignments, const ExpertDropout& dropout);
+
   MixtureOptions options_;
   std::shared_ptr<const ops::Int8Experts> int8_;
   std::shared_ptr<const ExpertExchange> exchange_;
+  std::shared_ptr<const WeightExchange> hidden_units_;  ///< null where all of them are here
 };
 TORCH_MODULE(Mixture);
 

@@ -95,18 +95,31 @@ std::map<std::string, std::vector<std::int64_t>> TextTransformerImpl::users() co
   return users;
 }
 
+/// Norms are left out: a layer may end with that of the next.
+std::map<std::string, std::int64_t> TextTransformerImpl::layer_parameters() const {
+  std::map<std::string, std::int64_t> parameters;
+  for (const auto& [name, layers] : users())
+    if (layers.size() == 1 &&
+        (name.starts_with("attention.") || name.starts_with("mlp.") || name.starts_with("mixture.")))
+      parameters.emplace(name, layers.front());
+  return parameters;
+}
+
 void TextTransformerImpl::require_stages(std::int64_t stages) const {
   const auto refuse = [&](const char* what) {
     throw ConfigError(format("`parallel.pipeline` is {}, but {}; set it to 1", stages, what));
   };
-  if (!mixture->is_empty()) refuse("layers with a mixture of experts are not split into stages yet");
   if (input_.head != TextHead::kMasked && input_.head != TextHead::kCausal)
     refuse("only masked_text and causal_text are trained by stages so far");
 }
 
 std::int64_t TextTransformerImpl::dropout_calls(std::int64_t layer) const {
   const std::int64_t rows = options_.dropout > 0 ? 1 : 0, weights = options_.attention_dropout > 0 ? 1 : 0;
-  return rows + layer * (weights + 2 * rows);  // embeddings; per layer attention weights and both branches
+  const std::int64_t noise = options_.router.noise > 0 ? 1 : 0;
+  const auto mixtures =
+      std::count_if(layers_.begin(), layers_.begin() + layer, [](const Layer& l) { return l.mixture >= 0; });
+  // embeddings; per layer attention weights and both branches
+  return rows + layer * (weights + 2 * rows) + mixtures * noise;
 }
 
 std::vector<Exhibit> TextTransformerImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {

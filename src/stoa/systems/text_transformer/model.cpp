@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/nn/init.h"
+#include "stoa/nn/moe/statistics_row.h"
 #include "stoa/nn/packed_tokens.h"
 #include "stoa/nn/part_scope.h"
 #include "stoa/nn/split_vocabulary.h"
@@ -210,21 +212,21 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vec
     part.calls += is_training() ? dropout_calls(own_.begin) : 0;
     count.emplace(part);
   }
+  std::vector<nn::RoutingStatistics> calls;
   auto passed = begin(own_.begin == 0 ? embed(tokens.ids, tokens.segments, tokens.positions, keys)
-                                      : stages_->receive({tokens.tokens(), options_.dim}, word.options()),
+                                      : receive(tokens.tokens(), calls),
                       own_.begin);
   if (layers != nullptr) layers->push_back(passed.x);
   const bool again = options_.recompute && is_training();
-  std::vector<nn::RoutingStatistics> calls;
   for (std::int64_t i = own_.begin; i < own_.end; ++i) {
     const auto layer = [this, i, attend, keys](const at::Tensor& x, const at::Tensor& input) {
       return pass_layer(i, x, input, attend, keys);
     };
-    passed = again ? nn::recompute_layer(layer, passed.x, passed.normed) : layer(passed.x, passed.normed);
+    passed = nn::run_layer(layer, passed.x, passed.normed, again, brought_, i);
     if (passed.routing) calls.push_back(std::move(*passed.routing));
     if (layers != nullptr) layers->push_back(i + 1 == options_.depth ? passed.normed : passed.x);
   }
-  if (own_.end < options_.depth) return {{}, {}, stages_->send(passed.x.to(word.scalar_type())), stages_};
+  if (own_.end < options_.depth) return {{}, {}, send(passed.x, calls), stages_};
   TextOutput output{passed.normed, {}, {}, stages_};
   if (!calls.empty())
     output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
@@ -233,6 +235,24 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vec
     output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
   }
   return output;
+}
+
+at::Tensor TextTransformerImpl::receive(std::int64_t tokens,
+                                        std::vector<nn::RoutingStatistics>& calls) const {
+  const auto before = std::count_if(layers_.begin(), layers_.begin() + own_.begin,
+                                    [](const Layer& layer) { return layer.mixture >= 0; });
+  if (before == 0) return stages_->receive({tokens, options_.dim}, word.options());
+  const auto size = tokens * options_.dim, more = before * nn::statistics_size(options_.router);
+  const auto message = stages_->receive({size + more}, word.options());
+  calls = nn::statistics_of(message.narrow(0, size, more), options_.router);
+  return message.narrow(0, 0, size).view({tokens, options_.dim});
+}
+
+at::Tensor TextTransformerImpl::send(const at::Tensor& x,
+                                     const std::vector<nn::RoutingStatistics>& calls) const {
+  const auto type = word.scalar_type();
+  if (calls.empty()) return stages_->send(x.to(type));
+  return stages_->send(at::cat({x.to(type).flatten(), nn::statistics_row(calls, options_.router, type)}));
 }
 
 at::Tensor TextTransformerImpl::continued(const at::Tensor& ids, TextCache& cache) {
@@ -246,8 +266,12 @@ at::Tensor TextTransformerImpl::continued(const at::Tensor& ids, TextCache& cach
   };
   const auto positions = at::arange(cache.tokens, cache.tokens + count, ids.options());
   auto passed = begin(embed(ids, {}, positions, {}), 0);
-  for (std::int64_t i = 0; i < options_.depth; ++i)
-    passed = pass_layer(i, passed.x, passed.normed, attend, {});
+  for (std::int64_t i = 0; i < options_.depth; ++i) {
+    const auto layer = [&, i](const at::Tensor& x, const at::Tensor& input) {
+      return pass_layer(i, x, input, attend, {});
+    };
+    passed = nn::run_layer(layer, passed.x, passed.normed, /*again=*/false, brought_, i);
+  }
   cache.tokens += count;
   return passed.normed.select(1, count - 1);
 }

@@ -14,6 +14,7 @@
 
 #include "stoa/nn/attention.h"
 #include "stoa/nn/layer_split.h"
+#include "stoa/nn/layer_weights.h"
 #include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
@@ -27,7 +28,10 @@ namespace stoa::text_transformer {
 /// BERT and its kin: embeddings of tokens, positions and segments; blocks of attention and a perceptron or a
 /// mixture, which may share their modules; a head for what is asked. Shared modules are registered once, so
 /// that counts, optimisers and checkpoints see them once. Tokens are packed: no padding is computed.
-class TextTransformerImpl : public TextModel, public nn::SplitsWeights, public nn::SplitsLayers {
+class TextTransformerImpl : public TextModel,
+                            public nn::SplitsWeights,
+                            public nn::SplitsLayers,
+                            public nn::BringsWeights {
  public:
   TextTransformerImpl(const TextTransformerOptions& options, const TextModelInput& input);
 
@@ -58,6 +62,10 @@ class TextTransformerImpl : public TextModel, public nn::SplitsWeights, public n
   void use_layers(nn::LayerRange own, std::shared_ptr<const nn::LayerExchange> exchange) override {
     own_ = own;
     stages_ = std::move(exchange);
+  }
+  std::map<std::string, std::int64_t> layer_parameters() const override;
+  void use_weights(std::shared_ptr<const nn::LayerWeights> weights) override {
+    brought_ = std::move(weights);
   }
   std::vector<Exhibit> exhibits(const std::vector<nn::NamedTensor>& statistics) const override;
   void load_pretrained() override;
@@ -103,8 +111,13 @@ class TextTransformerImpl : public TextModel, public nn::SplitsWeights, public n
   nn::AttentionImpl& attention_of(std::int64_t layer) const;
   /// What a layer reads, from the embeddings or the sum that the layer before left.
   nn::LayerPass begin(const at::Tensor& x, std::int64_t layer) const;
-  /// Dropout calls of a forward pass in front of a layer.
+  /// Dropout calls, and calls for a router's noise, of a forward pass in front of a layer.
   std::int64_t dropout_calls(std::int64_t layer) const;
+  /// What the stage before left, and adds what its routers and those before said to `calls`.
+  at::Tensor receive(std::int64_t tokens, std::vector<nn::RoutingStatistics>& calls) const;
+  /// Hands on x and what all routers so far said: the losses of mixtures are made by the last stage, as in
+  /// one process.
+  at::Tensor send(const at::Tensor& x, const std::vector<nn::RoutingStatistics>& calls) const;
   nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
                            const Attend& attend, const at::Tensor& keys);
 
@@ -114,6 +127,7 @@ class TextTransformerImpl : public TextModel, public nn::SplitsWeights, public n
   nn::LayerRange own_{};                                ///< the layers that are here
   std::shared_ptr<const nn::LayerExchange> stages_;     ///< null where all of them are
   std::shared_ptr<const nn::WeightExchange> exchange_;  ///< null where the whole vocabulary is here
+  std::shared_ptr<const nn::LayerWeights> brought_;     ///< null where all weights are here
 };
 TORCH_MODULE(TextTransformer);
 

@@ -63,6 +63,22 @@ nn::ModelDescription WideNetImpl::describe() const {
   return model;
 }
 
+/// Norms are left out: a layer ends with that of the next.
+std::map<std::string, std::int64_t> WideNetImpl::layer_parameters() const {
+  std::map<std::string, std::int64_t> parameters;
+  const auto add = [&](const char* list, const torch::nn::ModuleList& modules, std::int64_t Layer::*module) {
+    const auto layers = served(module);
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      if (layers[i].size() == 1)
+        for (const auto& item : modules->ptr(i)->named_parameters())
+          parameters.emplace(format("{}.{}.{}", list, i, item.key()), layers[i].front());
+  };
+  add("attention", attention, &Layer::attention);
+  add("mlp", mlp, &Layer::mlp);
+  add("mixture", mixture, &Layer::mixture);
+  return parameters;
+}
+
 std::vector<Exhibit> WideNetImpl::exhibits(const std::vector<nn::NamedTensor>& statistics) const {
   std::vector<std::int64_t> mixing;
   for (std::int64_t i = 0; i < options_.depth; ++i)

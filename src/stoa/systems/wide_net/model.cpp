@@ -178,7 +178,7 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTra
     const auto layer = [this, i, trace](const at::Tensor& sum, const at::Tensor& input) {
       return pass_layer(i, sum, input, trace);
     };
-    auto passed = again ? nn::recompute_layer(layer, x, normed) : layer(x, normed);
+    auto passed = nn::run_layer(layer, x, normed, again, brought_, i);
     x = passed.x;
     normed = passed.normed;
     if (passed.routing) calls.push_back(std::move(*passed.routing));

@@ -6,10 +6,15 @@
 #include <torch/nn/pimpl.h>
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "stoa/nn/attention.h"
+#include "stoa/nn/layer_weights.h"
 #include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
 #include "stoa/nn/moe/mixture.h"
@@ -35,7 +40,7 @@ struct WideNetTrace {
 /// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D,
 /// where Att and FF may be the same modules for all i. Shared modules are registered once, so that counts,
 /// optimisers and checkpoints see them once.
-class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
+class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights, public nn::BringsWeights {
  public:
   WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input);
 
@@ -47,6 +52,10 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   /// Takes the weights of a model of the same widths with other sharing, depth or groups (widenet.md 7, last
   /// check; 9).
   nn::Weights adapt(nn::Weights weights, const nn::AdaptOptions& options) const override;
+  std::map<std::string, std::int64_t> layer_parameters() const override;
+  void use_weights(std::shared_ptr<const nn::LayerWeights> weights) override {
+    brought_ = std::move(weights);
+  }
 
   const WideNetOptions& options() const { return options_; }
 
@@ -82,6 +91,7 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights {
   ImageClassifierInput input_;
   std::int64_t tokens_ = 0;
   std::vector<Layer> layers_;
+  std::shared_ptr<const nn::LayerWeights> brought_;  ///< null where all weights are here
 };
 TORCH_MODULE(WideNet);
 
