@@ -26,7 +26,8 @@ struct BatchPlan {
   std::uint64_t seed = 0;
   std::int64_t first_step = 0;       ///< the step whose batch comes first: a resumed run continues exactly
   int workers = 0;                   ///< threads that build batches ahead; 0 builds them in next()
-  std::int64_t part = 0, parts = 1;  ///< of each training batch only this share_of() is built
+  /// Of each training batch only this share_of() is built, of ordered_batches() every parts-th batch.
+  std::int64_t part = 0, parts = 1;
 };
 
 /// Neighbouring samples `begin` to `end` - 1 of a batch.
@@ -52,7 +53,8 @@ std::unique_ptr<BatchSource> stepped_batches(const BatchPlan& plan,
                                              std::function<Batch(std::int64_t)> make_step);
 
 /// Every sample once, in order, the last batch possibly smaller; then empty batches. `plan.first_step` is not
-/// used.
+/// used. Of several parts each gets whole batches, number part, part + parts ..., and all get equally many:
+/// where they have run out, the last one again.
 std::unique_ptr<BatchSource> ordered_batches(std::int64_t dataset_size, const BatchPlan& plan,
                                              MakeBatch make_batch);
 

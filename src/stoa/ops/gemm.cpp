@@ -25,6 +25,7 @@ namespace {
 constexpr std::int64_t kDepth = 1024;         // of a product made at once: a panel of it fits the L2 cache
 constexpr std::int64_t kTransposeRows = 256;  // of the left-hand side of a transposed product turned at once
 constexpr std::int64_t kRoundedRows = 256;    // of a left-hand side rounded at once
+constexpr std::int64_t kFewRoundedRows = 4;   // bound by reading the right-hand side, not by products
 
 void block(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t a_stride, std::int64_t b_stride,
            std::int64_t c_stride, bool add, const float* a, const float* b, float* c) {
@@ -66,6 +67,10 @@ std::int64_t even(std::int64_t n) {
 
 Bfloat16* bits(c10::BFloat16* numbers) {
   return reinterpret_cast<Bfloat16*>(numbers);
+}
+
+const Bfloat16* bits(const c10::BFloat16* numbers) {
+  return reinterpret_cast<const Bfloat16*>(numbers);
 }
 
 template <class T>
@@ -142,6 +147,15 @@ void multiply_panels(const T* a, std::int64_t a_stride, std::int64_t rows, const
               a + r * a_stride + k, panel + k * shape.stride, c + r * c_stride + p * kPanel);
     }
   }
+}
+
+/// c = a b or c += a b for rounded a [rows, even(b.k)] of a few rows and b in panels.
+void multiply_few_rows(const c10::BFloat16* a, std::int64_t rows, const RightHandSide& b, float* c,
+                       std::int64_t c_stride, bool add) {
+  for (std::int64_t p = 0; p < panels_of(b.n); ++p)
+    for (std::int64_t r = 0; r < rows; ++r)
+      panel_products(bits(a + r * even(b.k)), even(b.k) / 2, bits(b.rounded + p * b.panel_stride), b.stride,
+                     std::min(kPanel, b.n - p * kPanel), c + r * c_stride + p * kPanel, add);
 }
 
 /// A piece of a transposed product: rows [row, row + count) and columns [column, column + columns) of
@@ -293,8 +307,11 @@ void gemm_rows(const float* a, std::int64_t a_stride, std::int64_t rows, const R
     const std::int64_t count = std::min(kRoundedRows, rows - r);
     auto* const rounded = sized(rounded_rows, count * even(b.k));
     round_rows(a + r * a_stride, a_stride, count, b.k, rounded);
-    multiply_panels(rounded, even(b.k), count, b.rounded, b, even(b.k), even(depth), c + r * c_stride,
-                    c_stride, add);
+    if (rows <= kFewRoundedRows)
+      multiply_few_rows(rounded, rows, b, c, c_stride, add);
+    else
+      multiply_panels(rounded, even(b.k), count, b.rounded, b, even(b.k), even(depth), c + r * c_stride,
+                      c_stride, add);
   }
 }
 

@@ -117,6 +117,46 @@ void dot_products_impl(const float* a, std::int64_t rows, const float* b, std::i
   if (rows == 1) dot_some_rows<1>(a, b, columns, size, products, stride);
 }
 
+/// The products of kWide vectors of columns, for panel_products().
+template <int kWide>
+void panel_block(const std::uint32_t* row, std::int64_t pairs, const std::uint32_t* panel, std::int64_t width,
+                 float* products) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> whole;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  constexpr std::uintptr_t kAhead = 4096;  // bytes: the CPU by itself does not look beyond a page
+  const auto high_half = hn::Set(whole, 0xffff0000);
+  hn::Vec<decltype(d)> sums[kWide];
+  for (auto& sum : sums) sum = hn::Zero(d);
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    const auto words = hn::Set(whole, row[i]);
+    const auto first = hn::BitCast(d, hn::ShiftLeft<16>(words)),
+               second = hn::BitCast(d, hn::And(words, high_half));
+    for (int c = 0; c < kWide; ++c) {
+      const std::uint32_t* const from = panel + i * width + c * lanes;
+      hwy::Prefetch(reinterpret_cast<const std::uint32_t*>(reinterpret_cast<std::uintptr_t>(from) + kAhead));
+      const auto weights = hn::LoadU(whole, from);
+      sums[c] = hn::MulAdd(hn::BitCast(d, hn::ShiftLeft<16>(weights)), first, sums[c]);
+      sums[c] = hn::MulAdd(hn::BitCast(d, hn::And(weights, high_half)), second, sums[c]);
+    }
+  }
+  for (int c = 0; c < kWide; ++c) hn::StoreU(sums[c], d, products + c * lanes);
+}
+
+void panel_products_impl(const Bfloat16* row, std::int64_t pairs, const Bfloat16* panel, std::int64_t width,
+                         std::int64_t columns, float* products, bool add) {
+  constexpr int kWide = 4;
+  const auto step = kWide * static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<float>()));
+  const auto* const words = reinterpret_cast<const std::uint32_t*>(row);
+  const auto* const from = reinterpret_cast<const std::uint32_t*>(panel);
+  float sums[kWide * HWY_MAX_BYTES / sizeof(float)];
+  for (std::int64_t c = 0; c < columns; c += step) {
+    panel_block<kWide>(words, pairs, from + c, width, sums);
+    for (std::int64_t i = 0; i < step && c + i < columns; ++i)
+      products[c + i] = add ? products[c + i] + sums[i] : sums[i];
+  }
+}
+
 void round_row_impl(const float* from, std::int64_t columns, Bfloat16* to) {
   const hn::ScalableTag<float> d;
   sweep(d, columns,
@@ -164,6 +204,13 @@ HWY_EXPORT(dot_products_impl);
 void dot_products(const float* a, std::int64_t rows, const float* b, std::int64_t columns, std::int64_t size,
                   float* products, std::int64_t stride) {
   STOA_SIMD_DISPATCH(dot_products_impl)(a, rows, b, columns, size, products, stride);
+}
+
+HWY_EXPORT(panel_products_impl);
+
+void panel_products(const Bfloat16* row, std::int64_t pairs, const Bfloat16* panel, std::int64_t width,
+                    std::int64_t columns, float* products, bool add) {
+  STOA_SIMD_DISPATCH(panel_products_impl)(row, pairs, panel, width, columns, products, add);
 }
 
 HWY_EXPORT(round_row_impl);

@@ -21,6 +21,12 @@ void add_columns(const float* from, float* sums, std::int64_t rows, std::int64_t
 void dot_products(const float* a, std::int64_t rows, const float* b, std::int64_t columns, std::int64_t size,
                   float* products, std::int64_t stride);
 
+/// products[c] = the sum of row[2 i] * panel[i][c][0] + row[2 i + 1] * panel[i][c][1] over `pairs`, in fp32,
+/// for columns below `columns` of a panel [pairs, width, 2] whose width is a multiple of 64; or added to
+/// products[c]. For a few rows: it reads the panel as fast as memory gives it.
+void panel_products(const Bfloat16* row, std::int64_t pairs, const Bfloat16* panel, std::int64_t width,
+                    std::int64_t columns, float* products, bool add);
+
 /// to[c] = from[c] rounded to nearest, ties to even; NaN stays NaN.
 void round_row(const float* from, std::int64_t columns, Bfloat16* to);
 
