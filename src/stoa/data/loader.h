@@ -24,8 +24,8 @@ using MakeBatch = std::function<Batch(const std::vector<SampleKey>& keys)>;
 struct BatchPlan {
   std::int64_t batch_size = 1;
   std::uint64_t seed = 0;
-  std::int64_t first_step = 0;       ///< the step whose batch comes first: a resumed run continues exactly
-  int workers = 0;                   ///< threads that build batches ahead; 0 builds them in next()
+  std::int64_t first_step = 0;  ///< the step whose batch comes first: a resumed run continues exactly
+  int workers = 0;              ///< threads that build batches ahead; 0 builds them in next()
   /// Of each training batch only this share_of() is built, of ordered_batches() every parts-th batch.
   std::int64_t part = 0, parts = 1;
 };
