@@ -27,7 +27,7 @@
 #include "stoa/dist/world.h"
 #include "stoa/ops/block_attention.h"
 #include "stoa/ops/linear.h"
-#include "stoa/tensor/runtime.h"
+#include "stoa/tensor/host_allocator.h"
 #include "tests/support/tensor_meter.h"
 
 namespace {

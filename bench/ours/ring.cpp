@@ -18,6 +18,7 @@
 #include "stoa/dist/free_port.h"
 #include "stoa/dist/sequence/sequence_attention.h"
 #include "stoa/dist/world.h"
+#include "stoa/tensor/host_allocator.h"
 #include "stoa/tensor/runtime.h"
 
 namespace {

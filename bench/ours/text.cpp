@@ -14,6 +14,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -251,7 +252,9 @@ class Sample final : public bench::Work {
     const auto options = preset("preset = \"gpt2\"");
     model_ = TextTransformer(options, input);
     model_->eval();
-    runtime_.bf16 = spec.value("bf16", false);
+    Runtime runtime;
+    runtime.bf16 = spec.value("bf16", false);
+    autocast_.emplace(runtime);
     options_.tokens = bench::integer(spec, "tokens");
     options_.temperature = 0;
     const auto ids = at::randint(kVocabulary, {bench::integer(spec, "prompt")}, at::kInt);
@@ -260,7 +263,6 @@ class Sample final : public bench::Work {
 
   void run() override {
     const at::NoGradGuard no_gradients;
-    const AutocastScope autocast(runtime_);
     RandomStream random(1);
     answer_ = continue_tokens(*model_, prompt_, kContext, /*end=*/-1, options_, random);
   }
@@ -279,7 +281,7 @@ class Sample final : public bench::Work {
  private:
   static constexpr std::int64_t kVocabulary = 50257, kContext = 1024;
   TextTransformer model_{nullptr};
-  Runtime runtime_;
+  std::optional<AutocastScope> autocast_;  // for all runs, as `stoa predict` has it: weights are rounded once
   GenerationOptions options_;
   std::vector<std::int32_t> prompt_, answer_;
 };

@@ -2,6 +2,7 @@
 // Google Benchmark.
 #include <benchmark/benchmark.h>
 
+#include "stoa/tensor/host_allocator.h"
 #include "stoa/tensor/runtime.h"
 
 int main(int argc, char** argv) {

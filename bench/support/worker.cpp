@@ -10,6 +10,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/tensor/host_allocator.h"
 #include "stoa/tensor/runtime.h"
 
 namespace stoa::bench {

@@ -9,7 +9,7 @@
 
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/optim/optimizer.h"
-#include "stoa/tensor/runtime.h"
+#include "stoa/tensor/host_allocator.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 #include "stoa/cli/program.h"
-#include "stoa/tensor/runtime.h"
+#include "stoa/tensor/host_allocator.h"
 
 int main(int argc, char** argv) {
   stoa::configure_allocator();

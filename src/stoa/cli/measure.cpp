@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,7 +17,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/interrupt.h"
-#include "stoa/tensor/runtime.h"
+#include "stoa/tensor/host_allocator.h"
 
 namespace stoa::cli {
 
@@ -78,9 +79,10 @@ double measure_add() {
 double measure_add_with_default_allocator() {
 #ifdef __GLIBC__
   constexpr int kGlibcThreshold = 128 << 10;
+  release_kept_memory();
+  c10::SetCPUAllocator(c10::GetDefaultCPUAllocator());
   mallopt(M_MMAP_THRESHOLD, kGlibcThreshold);
   mallopt(M_TRIM_THRESHOLD, kGlibcThreshold);
-  malloc_trim(0);
   const double speed = measure_add();
   configure_allocator();
   return speed;
@@ -90,14 +92,8 @@ double measure_add_with_default_allocator() {
 }
 
 bool allocator_keeps_memory() {
-#ifdef __GLIBC__
-  const auto mapped_blocks = [] { return mallinfo2().hblks; };
-  const auto before = mapped_blocks();
-  const auto large = at::empty({kElements / 4});  // 16 MiB, below the highest threshold an old glibc accepts
-  return mapped_blocks() == before;
-#else
-  return false;
-#endif
+  const auto address = [] { return at::empty({kElements}).data_ptr(); };
+  return address() == address();
 }
 
 int count_parallel_threads() {

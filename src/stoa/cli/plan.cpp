@@ -8,9 +8,6 @@
 #include <cmath>
 #include <fstream>
 #include <optional>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -26,6 +23,7 @@
 #include "stoa/dist/environment.h"
 #include "stoa/ops/linear.h"
 #include "stoa/systems/catalog.h"
+#include "stoa/tensor/host_allocator.h"
 #include "stoa/train/plan.h"
 
 namespace stoa::cli {
@@ -34,10 +32,10 @@ namespace {
 
 constexpr std::size_t kLines = 10;
 constexpr std::int64_t kMostDevices = 1 << 20;
-// Found in runs of models of 1 to 30 million parameters: what glibc's heap holds beyond tensors where blocks
+// Found in runs of models of 1 to 30 million parameters: what is held beyond tensors where small ones
 // of many sizes come and go, and what a run has beside tensors and what this command loads (data, tokenizers,
 // threads, compiled products).
-constexpr double kHeapSpare = 0.4, kBesides = 100e6;
+constexpr double kHeapSpare = 0.1, kBesides = 100e6;
 
 struct PlanArguments {
   std::string recipe, memory, bandwidth, latency, memory_bandwidth, table;
@@ -135,9 +133,7 @@ double product_flops(const Runtime& runtime, const PlanModel& model, bool togeth
 /// Bytes that this process takes beside tensors, once it has made some products: much of LibTorch is only
 /// loaded when it is used.
 double resident_program() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
+  release_kept_memory();
   return line_of("/proc/self/status", "VmRSS");
 }
 

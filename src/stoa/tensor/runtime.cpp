@@ -11,9 +11,6 @@
 #include <cstdlib>
 #include <optional>
 #include <thread>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -82,14 +79,6 @@ void RuntimeOptions::validate() const {
   if (threads < 0 || threads > kMostThreads)
     throw ConfigError(
         format("`runtime.threads` is {}; it must be 0 (every core) to {}", threads, kMostThreads));
-}
-
-void configure_allocator() {
-#ifdef __GLIBC__
-  constexpr int kGiB = 1 << 30, kLargestOfOldGlibc = 32 << 20;
-  if (mallopt(M_MMAP_THRESHOLD, kGiB) == 0) mallopt(M_MMAP_THRESHOLD, kLargestOfOldGlibc);
-  mallopt(M_TRIM_THRESHOLD, kGiB);
-#endif
 }
 
 Runtime configure_runtime(const RuntimeOptions& options) {

@@ -29,10 +29,6 @@ struct Runtime {
   bool bf16 = false;  ///< forward passes run under bf16 autocast; weights stay fp32
 };
 
-/// Tells glibc to keep freed memory (large tensors are otherwise given back to the kernel and faulted in anew
-/// at each use: 1.1 to 1.35x the time of a whole training step). Call before the first tensor; main() does.
-void configure_allocator();
-
 /// Sets threads and resolves device and precision: `auto` is bf16 on a GPU and on CPUs with AMX-BF16 or
 /// AVX512-BF16, fp32 elsewhere; asking for bf16 on other CPUs warns (it is over 100 times slower there).
 /// Throws ConfigError for an unknown device, DeviceError for one that is not there.
