@@ -5,10 +5,12 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "stoa/base/errors.h"
 #include "stoa/dist/environment.h"
+#include "stoa/dist/mesh.h"
 #include "stoa/dist/shards.h"
 #include "stoa/dist/world.h"
 #include "support/parameters.h"
@@ -341,6 +343,112 @@ STOA_PROCESS_TEST(ShardedOptimizer, LoadsFindsFaultsTellsAndRefuses, 3) {
   expect_to_find_what_is_not_finite(*world);
   expect_autograd_to_be_told(*world);
   expect_transposed_to_be_refused(*world);
+}
+
+/// Parameters, and four experts, of which a rank has those from `first` on.
+Parameters with_experts(std::int64_t first, std::int64_t count) {
+  auto all = odd_parameters();
+  const auto experts = at::randn({4, 3, 5}, at::kDouble);
+  all.push_back(parameter("experts", experts.narrow(0, first, count), count));
+  return all;
+}
+
+/// Blocks of two ranks, each with half of the experts.
+struct Blocks {
+  explicit Blocks(World& world) : mesh(world, options()), first(2 * mesh.expert().rank()) {}
+  static ParallelOptions options() {
+    ParallelOptions options;
+    options.expert = 2;
+    return options;
+  }
+  ShardGroups groups() const {
+    return {mesh.data_sequence(), mesh.expert_data(),
+            [](const std::string& name) { return name.starts_with("experts"); }};
+  }
+  /// The last two squares are of experts.
+  double joint_square(const std::vector<double>& squares) const {
+    const auto shared = std::accumulate(squares.begin(), squares.end() - 2, 0.0);
+    const auto own = at::full({1}, squares.end()[-1] + squares.end()[-2], at::kDouble);
+    mesh.expert().all_reduce(own);
+    return shared + own.item<double>();
+  }
+  /// Of a state of all experts that of this rank's.
+  State own(const State& whole) const {
+    State own;
+    for (const auto& [name, tensor] : whole)
+      own[name] = name.starts_with("experts") ? tensor.narrow(0, first, 2) : tensor;
+    return own;
+  }
+  /// Gradients of a step: here this rank's own, there the sums of all that have a parameter.
+  void set(const Parameters& here, const Parameters& there, int step) const {
+    set_own(here, step, mesh.data().rank());
+    set_sum(there, step, mesh.data().size());
+    const auto place = std::ssize(there) - 1;
+    const auto& experts = there.back();
+    const auto sum = at::zeros_like(experts.tensor).detach();
+    for (int rank = 0; rank < mesh.data().size(); ++rank) {
+      const auto held = gradient_of(experts, place, step, rank).narrow(0, 2 * (rank % 2), 2);
+      sum.narrow(0, 2 * (rank % 2), 2).add_(held);
+      if (rank == mesh.data().rank()) test::set_gradient(here.back(), held.clone());
+    }
+    test::set_gradient(experts, sum);
+  }
+  Mesh mesh;
+  std::int64_t first;
+};
+
+void expect_close(const State& found, const State& wanted, const std::string& what) {
+  ASSERT_EQ(found.size(), wanted.size()) << what;
+  for (const auto& [name, tensor] : wanted) {
+    ASSERT_EQ(found.at(name).sizes(), tensor.sizes()) << what << name;
+    if (tensor.numel() == 0) continue;
+    EXPECT_LT(distance(found.at(name), tensor), 1e-12) << what << name;
+  }
+}
+
+STOA_PROCESS_TEST(ShardedOptimizer, SharesOutExpertsAmongThoseThatHoldThem, 2, 4) {
+  const auto world = World::join(read_place());
+  const Blocks blocks(*world);
+  for (const auto& rule : rules()) {
+    const auto plain = with_experts(0, 4), shared = with_experts(blocks.first, 2);
+    const auto one = optim::make_optimizer(plain, rule.options);
+    ShardedOptimizer many(shared, rule.options, blocks.groups(), {}, nullptr,
+                          [&](const auto& squares) { return blocks.joint_square(squares); });
+    const auto keep = rule.each_slice ? Gradients::kParts : Gradients::kWhole;
+    const auto buckets = many.make_buckets(keep), of_experts = many.make_expert_buckets(keep);
+    EXPECT_EQ(of_experts == nullptr, world->size() == 2);  // who has experts alone
+    for (int step = 0; step < 5; ++step) {
+      many.zero_grad();
+      for (auto* const sums : {buckets.get(), of_experts.get()})
+        if (sums != nullptr) sums->arm();
+      blocks.set(shared, plain, step);
+      for (auto* const sums : {buckets.get(), of_experts.get()})
+        if (sums != nullptr) sums->finish();
+      const auto scale = one->clipping(rule.limit, rule.each_slice),
+                 shared_scale = many.clipping(rule.limit, rule.each_slice);
+      EXPECT_NEAR(shared_scale.norm, scale.norm, 1e-12);
+      EXPECT_NEAR(shared_scale.scaled_norm, scale.scaled_norm, 1e-12);
+      one->step(kLr, scale);
+      many.step(kLr, shared_scale);
+    }
+    const auto kind = std::to_string(static_cast<int>(rule.options.kind)) + "/" +
+                      std::to_string(static_cast<int>(rule.options.dialect)) + " ";
+    State weights, wanted;
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      weights[shared[i].name] = shared[i].tensor.detach();
+      wanted[plain[i].name] = plain[i].tensor.detach();
+    }
+    expect_close(weights, blocks.own(wanted), kind);
+    auto state = blocks.own(one->state());  // rank 0 has all, the other of its block its experts
+    const auto own = many.state();
+    if (world->rank() == 1)
+      std::erase_if(state, [](const auto& item) { return !item.first.starts_with("experts"); });
+    if (world->rank() > 1) state.clear();
+    expect_close(many.whole_state(), state, kind);
+    ShardedOptimizer again(shared, rule.options, blocks.groups());
+    again.load_whole(blocks.own(one->state()), "here");
+    expect_close(again.state(), own, kind);
+  }
 }
 
 TEST(Shards, DealAndCollectOddSizes) {

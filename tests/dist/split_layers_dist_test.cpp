@@ -98,7 +98,9 @@ STOA_PROCESS_TEST(SplitLayers, LearnWhatOneProcessDoes, 2, 3) {
   rule.kind = optim::OptimizerKind::kLamb;
   rule.lr = 0.05;
   const auto optimizer = optim::make_optimizer(nn::distinct_parameters(one), rule);
-  const auto split = layers.make_optimizer(nn::distinct_parameters(many), rule, {});
+  auto parameters = nn::distinct_parameters(many);
+  auto sum = layers.sum_over_stages(parameters, {});
+  const auto split = optim::make_optimizer(std::move(parameters), rule, std::move(sum));
   for (int step = 0; step < 4; ++step) {
     optimizer->zero_grad();
     split->zero_grad();
@@ -148,7 +150,7 @@ STOA_PROCESS_TEST(SplitLayers, JoinOnTheFirstRank, 3) {
     const at::NoGradGuard no_gradients;
     for (std::int64_t i = 0; i < 20; ++i) many.forward(micro_batch(i));  // nothing waits for their ends
   }
-  layers.join(many);
+  layers.join(many, nn::module_state(many));
   EXPECT_EQ(layers.is_split(), world->rank() > 0);
   if (world->rank() > 0) return;
   EXPECT_TRUE(at::equal(many.forward(micro_batch(0)), one.forward(micro_batch(0))));

@@ -104,6 +104,9 @@ STOA_PROCESS_TEST(SplitWeights, GiveWholeStatesAndTakeThem, 2) {
   const auto state = nn::module_state(whole);
   for (const auto& [name, tensor] : weights.whole(nn::module_state(split)))
     EXPECT_TRUE(at::equal(tensor, state.at(name))) << name;
+  const auto first = weights.whole_on_first(nn::module_state(split));
+  ASSERT_EQ(first.size(), world->rank() == 0 ? state.size() : 0);
+  for (const auto& [name, tensor] : first) EXPECT_TRUE(at::equal(tensor, state.at(name))) << name;
   for (const auto& [name, tensor] : weights.shares(state))
     EXPECT_TRUE(at::equal(tensor, nn::module_state(split).at(name))) << name;
   EXPECT_TRUE(weights.is_share("mlp.in.weight.exp_avg"));
@@ -146,6 +149,8 @@ STOA_PROCESS_TEST(SplitWeights, ShareOutAVocabularyInItsEmbeddingAndItsLoss, 1, 
     EXPECT_LT(apart(found.row_loss, wanted.row_loss.detach()), 1e-12);
     EXPECT_TRUE(at::equal(found.correct, wanted.correct));
     EXPECT_LT(apart(weights.whole({{"table", split.table.grad()}}).at("table"), whole.table.grad()), 1e-12);
+    for (const auto& [name, tensor] : weights.whole_on_first(nn::module_state(split)))
+      EXPECT_TRUE(at::equal(tensor, nn::module_state(whole).at(name))) << name;
     if (!biased) continue;
     EXPECT_LT(apart(weights.whole({{"bias", split.bias.grad()}}).at("bias"), whole.bias.grad()), 1e-12);
   }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "stoa/base/errors.h"
 #include "stoa/dist/world.h"
 #include "support/processes.h"
+#include "support/tensor_meter.h"
 #include "support/thrown.h"
 
 namespace stoa::nn {
@@ -193,6 +195,44 @@ STOA_PROCESS_TEST(TableExchange, HoldsWhatOneProcessHolds, 3) {
   }
   const auto started = split.state();
   if (first) expect_equal(started, whole.state(), "started");
+}
+
+STOA_PROCESS_TEST(TableExchange, ComesToProcessZeroPieceByPieceToBeSaved, 2, 3) {
+  const auto world = join_world();
+  auto options = small();
+  options.dim = 1;
+  const std::vector<std::int64_t> sizes = {500'000, 5, 1};
+  EmbeddingTables whole(sizes, options, 5), split(sizes, options, 5);
+  split.split(exchange_of(*world));
+  whole.draw();
+  split.draw();
+  const auto state = whole.state();
+  std::map<std::string, std::int64_t> rows;  // that have come
+  auto& meter = test::TensorMeter::get();
+  meter.start();
+  const auto stored = split.streamed_state();
+  ASSERT_EQ(stored.size(), state.size());
+  for (const auto& [name, source] : stored) {
+    const auto& wanted = state.at(name);
+    EXPECT_EQ(wanted.sizes(), at::IntArrayRef(source.sizes)) << name;
+    if (source.tensor.defined()) {
+      EXPECT_TRUE(at::equal(source.tensor, wanted)) << name;
+      continue;
+    }
+    auto& done = rows[name];
+    source.bring([&, &table = wanted](const at::Tensor& piece) {
+      EXPECT_EQ(world->rank(), 0);
+      // as bits: the last column is a whole number
+      const auto part = table.narrow(0, done, piece.size(0));
+      EXPECT_EQ(std::memcmp(piece.const_data_ptr(), part.const_data_ptr(), piece.nbytes()), 0) << done;
+      done += piece.size(0);
+    });
+  }
+  constexpr std::int64_t kPiece = 65'536, kRow = 7 * 4;
+  // as they came and in order, and what the threads that carry messages have not given back yet: of 8 pieces
+  EXPECT_LT(meter.peak(), 5 * kPiece * kRow);
+  for (std::size_t field = 0; field < sizes.size(); ++field)
+    EXPECT_EQ(rows.at("tables.rows." + std::to_string(field)), world->rank() == 0 ? sizes[field] : 0);
 }
 
 STOA_PROCESS_TEST(TableExchange, SendsEachDistinctRowOnce, 3) {

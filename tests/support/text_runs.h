@@ -95,7 +95,7 @@ inline std::vector<std::string> words_of(const std::string& text) {
   return words;
 }
 
-/// Every line of the log is the same but for rounding.
+/// Every number of the log is the same but for rounding in fp32: of 20 steps some 1e-7 was seen at most.
 inline void expect_equal_runs(const std::filesystem::path& wanted, const std::filesystem::path& found) {
   const auto one = read_events(wanted), many = read_events(found);
   ASSERT_EQ(one.size(), 22u);
@@ -104,8 +104,7 @@ inline void expect_equal_runs(const std::filesystem::path& wanted, const std::fi
     for (const auto& [name, value] : one[i].items()) {
       if (!value.is_number() || name.starts_with("seconds") || name == "samples_per_second") continue;
       const double expected = value.get<double>();
-      // Adam divides by gradients' sizes, so that rounding grows a little with the steps
-      EXPECT_NEAR(many[i].at(name).get<double>(), expected, 2e-5 * std::max(1.0, std::abs(expected)))
+      EXPECT_NEAR(many[i].at(name).get<double>(), expected, 1e-6 * std::max(1e-3, std::abs(expected)))
           << "line " << i << ", " << name;
     }
 }

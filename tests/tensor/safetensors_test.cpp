@@ -4,13 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <iterator>
+#include <string>
 
 #include "stoa/base/checksum.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "stoa/base/format.h"
+#include "stoa/tensor/safetensors_stream.h"
 #include "support/private_memory.h"
 #include "support/temp_dir.h"
+#include "support/tensor_meter.h"
 #include "support/thrown.h"
 
 namespace stoa {
@@ -165,6 +170,64 @@ TEST(Safetensors, AFailedWriteLeavesTheOldFile) {
   const auto x = at::ones({2});
   EXPECT_THROW(save_safetensors(dir / "a.safetensors", {{{"a", x}, {"b", x}}, {}}), Error);
   EXPECT_EQ(read_file(dir / "a.safetensors"), before);
+}
+
+/// The same tensors as small_file()'s, brought in pieces of one row when they are asked for.
+StreamedTensors small_stream() {
+  StreamedTensors sources;
+  for (const auto& [name, tensor] : small_file().tensors) {
+    const auto bring = [whole = tensor](const PutElements& put) {
+      for (const auto& row : whole.unbind(0)) put(row);
+    };
+    sources.emplace(name, StreamedTensor{tensor.scalar_type(), tensor.sizes().vec(), {}, bring});
+  }
+  return sources;
+}
+
+TEST(StreamedSafetensors, AreTheSameFile) {
+  const TempDir dir;
+  const auto whole = save_safetensors(dir / "a.safetensors", small_file());
+  const auto streamed = stream_safetensors(dir / "b.safetensors", small_stream(), small_file().metadata);
+  EXPECT_EQ(read_file(dir / "a.safetensors"), read_file(dir / "b.safetensors"));
+  EXPECT_EQ(whole, streamed);
+}
+
+TEST(StreamedSafetensors, AreInMemoryOneAfterTheOther) {
+  constexpr std::int64_t kEach = 1 << 16, kBytes = kEach * 4;
+  const TempDir dir;
+  StreamedTensors sources;
+  for (int i = 0; i < 20; ++i)
+    sources.emplace(format("layer.{}", i), StreamedTensor{at::kFloat, {kEach}, {}, [i](const auto& put) {
+                                                            put(at::full({kEach}, i, at::kFloat));
+                                                          }});
+  auto& meter = test::TensorMeter::get();
+  meter.start();
+  stream_safetensors(dir / "a.safetensors", sources);
+  EXPECT_GE(meter.peak(), kBytes);
+  EXPECT_LT(meter.peak(), 1.5 * kBytes);
+  for (const auto& [name, tensor] : load_safetensors(dir / "a.safetensors").tensors)
+    EXPECT_TRUE(tensor.eq(std::stoi(name.substr(6))).all().item<bool>()) << name;
+}
+
+TEST(StreamedSafetensors, WhatDoesNotFitItsHeaderOrDoesNotComeLeavesTheOldFile) {
+  const TempDir dir;
+  const auto file = dir / "a.safetensors";
+  save_safetensors(file, small_file());
+  const auto before = read_file(file);
+  const auto message = [&](const at::Tensor& comes) {
+    auto sources = small_stream();
+    sources.at("weight").bring = [&](const PutElements& put) { put(comes); };
+    return thrown<Error>([&] { stream_safetensors(file, sources); });
+  };
+  STOA_EXPECT_CONTAINS(message(at::ones({5})), "tensor `weight` was to have 24 bytes, but 20 came");
+  STOA_EXPECT_CONTAINS(message(at::ones({7})),
+                       "`weight` was to have 24 bytes of Float, but 28 of Float came");
+  STOA_EXPECT_CONTAINS(message(at::ones({3}, at::kDouble)), "but 24 of Double came");
+  auto sources = small_stream();
+  sources.at("weight").bring = [](const PutElements&) { throw DataError("it is elsewhere"); };
+  EXPECT_EQ(thrown<DataError>([&] { stream_safetensors(file, sources); }), "it is elsewhere");
+  EXPECT_EQ(read_file(file), before);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
 }
 
 TEST(Safetensors, AMissingFileIsAnIoError) {

@@ -6,11 +6,13 @@
 
 #include <csignal>
 #include <fstream>
+#include <utility>
 
 #include "stoa/base/errors.h"
 #include "stoa/base/files.h"
 #include "support/private_memory.h"
 #include "support/temp_dir.h"
+#include "support/tensor_meter.h"
 #include "support/thrown.h"
 
 namespace stoa {
@@ -73,6 +75,62 @@ TEST(Checkpoint, TablesAreReadWithoutMemoryOfTheirOwn) {
   const auto read = store.load(1);
   EXPECT_EQ(read.sparse.at("tables.rows").sum().item<double>(), 0.5 * kBytes / 4);
   EXPECT_LT(test::private_memory(), before + kBytes / 4);
+}
+
+TEST(Checkpoint, NothingIsCopiedBeforeItIsTakenUnlessItsWeightsAloneAreAskedFor) {
+  const Store s;
+  s.store.load(20);  // what is made once is made
+  auto& meter = test::TensorMeter::get();
+  meter.start();
+  const auto mapped = s.store.load(20);
+  EXPECT_EQ(meter.peak(), 0);
+  const auto copied = s.store.load(20, /*weights_only=*/true);
+  EXPECT_GE(meter.peak(), 2 * 4 * 8);  // `weight` and its average
+  copied.model.at("weight").add_(1);   // which in a mapped file would be a fault
+}
+
+/// As the checkpoint of that step, of tensors that are brought when they are asked for; notes their names.
+StreamedCheckpoint streamed_checkpoint(std::int64_t step, std::vector<std::string>& brought) {
+  const auto whole = checkpoint(step);
+  const auto stream = [&](const std::map<std::string, at::Tensor>& tensors) {
+    auto sources = streamed(tensors);
+    for (auto& [name, source] : sources)
+      source.bring = [&brought, name = name, tensor = std::exchange(source.tensor, {})](const auto& put) {
+        brought.push_back(name);
+        put(tensor);
+      };
+    return sources;
+  };
+  return {
+      step,       stream(whole.model), stream(whole.optimizer), stream(whole.average), stream(whole.sparse),
+      whole.state};
+}
+
+TEST(StreamedCheckpoint, IsTheSameFilesAndBroughtInTheSameOrderByWhoDoesNotWrite) {
+  const Store s;
+  std::vector<std::string> written, brought;
+  CheckpointStore other(s.dir / "other");
+  other.save(streamed_checkpoint(20, written), {}, std::nullopt, true);
+  for (const char* file : {"model.safetensors", "optimizer.safetensors", "average.safetensors",
+                           "sparse.safetensors", "state.json"})
+    EXPECT_EQ(read_file(s.dir / "other/step-20" / file), read_file(s.file(20, file))) << file;
+  streamed_checkpoint(20, brought).bring();
+  EXPECT_EQ(written,
+            (std::vector<std::string>{"bias", "weight", "step", "weight.exp_avg", "weight", "table.rows"}));
+  EXPECT_EQ(brought, written);
+}
+
+TEST(StreamedCheckpoint, OfWhichAPartDoesNotComeLeavesTheOldCheckpointsAndNothingElse) {
+  Store s;
+  std::vector<std::string> brought;
+  auto broken = streamed_checkpoint(30, brought);
+  broken.optimizer.at("weight.exp_avg").bring = [](const PutElements&) {
+    throw Error("rank 1 does not answer");
+  };
+  EXPECT_EQ(thrown<Error>([&] { s.store.save(broken, {.keep_last = 1}, 0.5, true); }),
+            "rank 1 does not answer");
+  EXPECT_EQ(s.store.steps(), (Steps{10, 20}));
+  EXPECT_FALSE(fs::exists(s.dir / "checkpoints/.step-30"));
 }
 
 TEST(CheckpointStore, GivesBackWhatWasSaved) {

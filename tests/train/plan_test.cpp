@@ -6,7 +6,6 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/dist/gradient_buckets.h"
-#include "stoa/train/team.h"
 #include "support/thrown.h"
 
 namespace stoa {
@@ -118,6 +117,52 @@ TEST(PlanMemory, ZeroDealsOutStatesThenGradientsThenWeights) {
                    4 * (blocks.learned / 2 + 1000 + 2 * blocks.block_learned / 4));
 }
 
+TEST(PlanMemory, GradientsAreWholeUntilTheLastMicroBatchGoesBack) {
+  auto model = plain();
+  model.parameters = model.learned = 1e9;
+  const auto zero = predict_memory(model, split(2, 1, 1, 1, 2, 1), machine());
+  EXPECT_EQ(zero.gradients, 4e9);
+  EXPECT_EQ(zero.buffers, 0);
+}
+
+TEST(PlanMemory, ZeroDealsOutWhatAStageHas) {
+  const auto model = transformer();
+  const auto stage = predict_memory(model, split(1, 1, 1, 4, 0, 4), machine()),
+             dealt = predict_memory(model, split(4, 1, 1, 4, 1, 4), machine()),
+             weights = predict_memory(model, split(4, 1, 1, 4, 3, 4), machine());
+  EXPECT_DOUBLE_EQ(dealt.optimizer, stage.optimizer / 4);
+  EXPECT_DOUBLE_EQ(dealt.weights, stage.weights);
+  EXPECT_DOUBLE_EQ(weights.weights, stage.weights / 4 + stage.weights);  // its one block is there in a pass
+}
+
+/// Experts among the ranks that hold the same, all else among all.
+TEST(PlanMemory, ZeroDealsOutExpertsAmongThoseThatHoldThem) {
+  const auto model = mixtures();
+  const double rest = model.learned - model.expert_learned;
+  auto some = with_experts(8, 4, 2), alone = with_experts(8, 8, 2);
+  some.zero = alone.zero = 1;
+  EXPECT_DOUBLE_EQ(predict_memory(model, some, machine()).optimizer,
+                   8 * (rest / 8 + model.expert_learned / 4 / 2));
+  EXPECT_DOUBLE_EQ(predict_memory(model, alone, machine()).optimizer,
+                   8 * (rest / 8 + model.expert_learned / 8));
+  alone.zero = 3;  // what a rank has alone is never gathered
+  EXPECT_DOUBLE_EQ(predict_memory(model, alone, machine()).weights,
+                   4 * (rest / 8 + model.expert_learned / 8 + 1000 + 2 * (rest - 1000) / 4));
+}
+
+TEST(PlanTime, LayersAreGatheredTwiceForEveryMicroBatch) {
+  const auto model = transformer();
+  auto slow = machine();
+  slow.link = {1e6, 0};
+  slow.flops = slow.bandwidth = 1e30;  // nothing hides
+  const auto of = [&](std::int64_t zero, std::int64_t micro) {
+    return predict_time(model, split(2, 1, 1, 1, zero, micro), slow).gradients;
+  };
+  const double gather = dist::all_gather_seconds(4 * model.block_learned, 2, slow.link);
+  EXPECT_NEAR(of(3, 8) - of(2, 8), gather, 1e-9);      // the other one is in place of that of the update
+  EXPECT_NEAR(of(3, 2) - of(2, 2), 7 * gather, 1e-9);  // 4 micro-batches
+}
+
 TEST(PlanMemory, ActivationsAreDividedByReplicasSequencesTensorsAndStages) {
   const auto model = transformer();
   const auto of = [&](const Split& s) { return predict_memory(model, s, machine()).activations; };
@@ -188,15 +233,7 @@ TEST(Plan, UsesAllDevicesInEverySplitTheModelAllows) {
     EXPECT_EQ(planned.split.devices(), 8);
     EXPECT_EQ(model.heads % planned.split.tensor, 0);
     EXPECT_EQ(model.depth % planned.split.pipeline, 0);
-    EXPECT_EQ(planned.refused, Team::refusal({planned.split.data,
-                                              planned.split.sequence,
-                                              planned.split.tensor,
-                                              planned.split.pipeline,
-                                              1,
-                                              {},
-                                              {},
-                                              1,
-                                              planned.split.zero}));
+    EXPECT_EQ(planned.refused, "");
   }
   // ordered factorisations of 8 into four, less those with 8 heads or 8 stages
   EXPECT_EQ(found.size(), 18);
@@ -348,14 +385,6 @@ TEST(Plan, DealsExpertsOutAmongReplicasThatDivideThem) {
     EXPECT_EQ(model.experts % s.expert, 0);
     EXPECT_EQ(s.data % s.expert, 0);
     dealt += s.expert > 1 ? 1 : 0;
-    auto options = model.parallel;
-    options.data = s.data;
-    options.sequence = s.sequence;
-    options.tensor = s.tensor;
-    options.pipeline = s.pipeline;
-    options.expert = s.expert;
-    options.zero = s.zero;
-    EXPECT_EQ(planned.refused, Team::refusal(options));
   }
   EXPECT_GT(dealt, 0);
   for (const auto& planned : plan(transformer(), 4, machine())) EXPECT_EQ(planned.split.expert, 1);

@@ -7,7 +7,6 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
-#include "stoa/dist/expert_norm.h"
 #include "stoa/nn/moe/mixture.h"
 
 namespace stoa::dist {
@@ -51,9 +50,10 @@ void require_even(const nn::MixtureImpl& mixture, const std::string& path, std::
                holders, experts, path));
 }
 
+/// A view of this rank's experts.
 at::Tensor share_of(const at::Tensor& whole, const Group& group) {
   const auto experts = whole.size(0) / group.size();
-  return whole.narrow(0, group.rank() * experts, experts).clone();
+  return whole.narrow(0, group.rank() * experts, experts);
 }
 
 }  // namespace
@@ -82,7 +82,8 @@ ExpertParallel::ExpertParallel(torch::nn::Module& model, ExpertGroups groups, bo
       dealt_.emplace(path.empty() ? name : path + "." + name, experts);
   });
   for (auto& parameter : nn::distinct_parameters(model))
-    if (is_dealt(parameter.name)) parameter.tensor.set_data(share_of(parameter.tensor, *groups_.expert));
+    if (is_dealt(parameter.name))
+      parameter.tensor.set_data(share_of(parameter.tensor.detach(), *groups_.expert).clone());
   const auto exchange = std::make_shared<GroupExchange>(together ? groups_.data : nullptr, groups_.expert);
   for_each_mixture(
       model, [&](nn::MixtureImpl& mixture, const std::string&) { mixture.use_expert_exchange(exchange); });
@@ -109,22 +110,43 @@ optim::OptimizerOptions ExpertParallel::options_for(const std::vector<nn::NamedP
   return options;
 }
 
-std::unique_ptr<optim::Optimizer> ExpertParallel::with_joint_norm(std::unique_ptr<optim::Optimizer> rule,
-                                                                  optim::SumOverParts within) const {
-  if (!deals()) return rule;
-  std::vector<bool> dealt;
-  for (const auto& parameter : rule->parameters()) dealt.push_back(is_dealt(parameter.name));
-  return join_norms(std::move(rule), std::move(dealt), groups_.expert, std::move(within));
+optim::JointSquare ExpertParallel::joint_square(const std::vector<nn::NamedParameter>& parameters) const {
+  if (!deals()) return {};
+  std::vector<bool> dealt;  // by slice
+  for (const auto& parameter : parameters)
+    if (parameter.tensor.requires_grad())
+      dealt.insert(dealt.end(), static_cast<std::size_t>(parameter.slices), is_dealt(parameter.name));
+  const auto device = parameters.front().tensor.device();
+  return [group = groups_.expert, dealt = std::move(dealt), device](const std::vector<double>& squares) {
+    double shared = 0, own = 0;
+    for (std::size_t i = 0; i < squares.size(); ++i) (dealt[i] ? own : shared) += squares[i];
+    const auto sum = at::full({1}, own, at::TensorOptions(device).dtype(at::kDouble));
+    group->all_reduce(sum);
+    return shared + sum.item<double>();
+  };
 }
 
-/// Only the first rank gets it, since that may be more than a process can hold.
+ShardGroups ExpertParallel::shard_groups(Group& all) const {
+  if (!deals()) return all;
+  return {all, *groups_.expert_data, [this](const std::string& name) { return is_dealt(name); }};
+}
+
+/// Only the first rank gets it, since that may be more than a process can hold; each share where it belongs.
 at::Tensor ExpertParallel::whole_of(const at::Tensor& share) const {
   auto& group = *groups_.expert;
-  const auto own = share.detach().contiguous();
-  Group::Counts send(static_cast<std::size_t>(group.size()), 0), receive = send;
-  send[0] = own.size(0);
-  if (group.rank() == 0) receive.assign(receive.size(), own.size(0));
-  return group.all_to_all(own, send, receive);
+  const auto experts = share.size(0);
+  auto sizes = share.sizes().vec();
+  sizes[0] = group.rank() == 0 ? experts * group.size() : 0;
+  const auto whole = at::empty(sizes, share.options().requires_grad(false));
+  if (share.numel() == 0) return whole;
+  if (group.rank() > 0) {
+    group.start_send(share.detach().contiguous(), 0).wait();
+    return whole;
+  }
+  whole.narrow(0, 0, experts).copy_(share.detach());
+  for (int rank = 1; rank < group.size(); ++rank)
+    group.start_receive(whole.narrow(0, rank * experts, experts), rank).wait();
+  return whole;
 }
 
 ExpertParallel::State ExpertParallel::whole(const State& shares) const {

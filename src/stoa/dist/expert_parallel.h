@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "stoa/dist/group.h"
+#include "stoa/dist/shards.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/optim/optimizer.h"
 #include "stoa/optim/part.h"
@@ -49,15 +50,17 @@ class ExpertParallel {
   /// look like a matrix.
   optim::OptimizerOptions options_for(const std::vector<nn::NamedParameter>& parameters,
                                       optim::OptimizerOptions options) const;
-  /// `rule` with the norm of all gradients, those of other ranks' experts too. `within` adds up sums of
-  /// squares over processes that have other parts of what is here; may be empty.
-  std::unique_ptr<optim::Optimizer> with_joint_norm(std::unique_ptr<optim::Optimizer> rule,
-                                                    optim::SumOverParts within = {}) const;
+  /// Makes the norm of all gradients together from those here and of other ranks' experts, for an update rule
+  /// of these parameters. Empty where nothing is dealt out.
+  optim::JointSquare joint_square(const std::vector<nn::NamedParameter>& parameters) const;
+  /// Among whom parameters can be dealt out besides: experts among those that hold the same, all else among
+  /// `all`. For as long as this is where it is.
+  ShardGroups shard_groups(Group& all) const;
 
   using State = std::map<std::string, at::Tensor>;
   /// What one process has, on the first rank of the group; on others its experts are missing.
   State whole(const State& shares) const;
-  /// This rank's part of what one process has.
+  /// This rank's part of what one process has: views of it.
   State shares(const State& whole) const;
   /// Ends the sharing. The model is whole on the first rank of the group, and of no more use on others.
   void join(torch::nn::Module& model);

@@ -14,6 +14,7 @@
 #include "stoa/dist/gradient_buckets.h"
 #include "stoa/dist/shards.h"
 #include "stoa/nn/layer_weights.h"
+#include "stoa/optim/state.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::dist {
@@ -57,7 +58,7 @@ void require_own_memory(const nn::NamedParameter& parameter) {
 /// What passes of the model call.
 class GatheredWeights::Weights final : public nn::LayerWeights {
  public:
-  Weights(torch::nn::Module& model, Group& group) : group_(group) {
+  Weights(torch::nn::Module& model, ShardGroups groups) : groups_(std::move(groups)) {
     const at::NoGradGuard no_gradients;
     std::map<std::string, std::int64_t> layers;
     const auto* const brings = dynamic_cast<const nn::BringsWeights*>(&model);
@@ -69,12 +70,16 @@ class GatheredWeights::Weights final : public nn::LayerWeights {
       const auto unit = layer == layers.end() ? 0 : static_cast<std::size_t>(layer->second) + 1;
       units_.resize(std::max(units_.size(), unit + 1));
       places_.emplace(parameter.name, parameters_.size());
-      units_[unit].members.push_back(parameters_.size());
-      shards_.push_back(shard_of(parameter.tensor, group.rank(), group.size()).clone());
+      if (is_shared(parameter)) units_[unit].members.push_back(parameters_.size());
+      const auto& group = groups_.of(parameter.name);
+      shards_.push_back(group.size() == 1 ? parameter.tensor
+                                          : shard_of(parameter.tensor, group.rank(), group.size()).clone());
       parameters_.push_back(std::move(parameter));
     }
-    for (auto& unit : units_) cut(unit);
-    for (const auto& parameter : parameters_) give_up(parameter.tensor);
+    for (auto& unit : units_) {
+      unit.batches = cut_batches(parameters_, unit.members, groups_, GradientBuckets::kBucketBytes);
+      for (const auto i : unit.members) give_up(parameters_[i].tensor);
+    }
   }
 
   void bring(std::int64_t layer, Pass pass) const override {
@@ -105,37 +110,33 @@ class GatheredWeights::Weights final : public nn::LayerWeights {
     return found == places_.end() ? nullptr : &parameters_[found->second].tensor;
   }
   const std::map<std::string, std::size_t>& places() const { return places_; }
-  Group& group() const { return group_; }
+  const ShardGroups& groups() const { return groups_; }
 
-  void make_room_for_all() const {
-    for (const auto& parameter : parameters_) make_room(parameter.tensor);
-  }
-  void keep_shards_alone() const {
-    for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      shards_[i].copy_(shard_of(parameters_[i].tensor, group_.rank(), group_.size()));
-      give_up(parameters_[i].tensor);
+  /// Puts what a state has in the place of parameters without memory.
+  void take(const State& state) const {
+    for (const auto& parameter : parameters_) {
+      const auto found = state.find(parameter.name);
+      if (!is_shared(parameter) || found == state.end()) continue;
+      auto tensor = parameter.tensor;
+      tensor.set_data(found->second);
     }
   }
 
  private:
   struct Unit {
-    std::vector<std::size_t> members;               // parameters
-    std::vector<std::vector<std::size_t>> batches;  // of them, each gathered at once
-    std::vector<Pending> pending;                   // by batch, while they are on their way
+    std::vector<std::size_t> members;  // parameters
+    std::vector<ShardBatch> batches;
+    std::vector<Pending> pending;  // by batch, while they are on their way
     int users = 0;
   };
 
+  /// Neither what this rank alone has nor what it has nothing of, since other stages have the layer.
+  bool is_shared(const nn::NamedParameter& parameter) const {
+    return groups_.of(parameter.name).size() > 1 && parameter.tensor.numel() > 0;
+  }
   /// Whether a layer has parameters of its own; behind the last that does there may be others.
   bool has_own(std::int64_t layer) const { return layer >= 0 && layer + 1 < std::ssize(units_); }
   Unit& unit_of(std::int64_t layer) const { return units_[static_cast<std::size_t>(layer) + 1]; }
-
-  void cut(Unit& unit) const {
-    std::vector<at::Tensor> tensors;
-    for (const auto i : unit.members) tensors.push_back(parameters_[i].tensor);
-    unit.batches = cut_batches(tensors, GradientBuckets::kBucketBytes);
-    for (auto& batch : unit.batches)
-      for (auto& member : batch) member = unit.members[member];
-  }
 
   /// All batches of a layer are under way at once; of the rest, which may be large, two.
   void start(Unit& unit) const {
@@ -146,13 +147,14 @@ class GatheredWeights::Weights final : public nn::LayerWeights {
 
   void start_batch(Unit& unit, std::size_t batch) const {
     const at::NoGradGuard no_gradients;
+    const auto& [group, members] = unit.batches[batch];
     std::vector<at::Tensor> shards;
     std::vector<std::int64_t> sizes;
-    for (const auto i : unit.batches[batch]) {
+    for (const auto i : members) {
       shards.push_back(shards_[i]);
       sizes.push_back(parameters_[i].tensor.numel());
     }
-    unit.pending.push_back(group_.start_all_gather(dealt_row(shards, sizes, group_.size())));
+    unit.pending.push_back(group->start_all_gather(dealt_row(shards, sizes, group->size())));
   }
 
   void bring_unit(Unit& unit) const {
@@ -168,7 +170,7 @@ class GatheredWeights::Weights final : public nn::LayerWeights {
       unit.pending[k] = {};
       if (unit.pending.size() < unit.batches.size()) start_batch(unit, unit.pending.size());
       std::vector<at::Tensor> whole;
-      for (const auto i : unit.batches[k]) {
+      for (const auto i : unit.batches[k].members) {
         make_room(parameters_[i].tensor);
         whole.push_back(parameters_[i].tensor.variable_data());  // autograd sees no change of what it saved
       }
@@ -182,7 +184,7 @@ class GatheredWeights::Weights final : public nn::LayerWeights {
     for (const auto i : unit.members) give_up(parameters_[i].tensor);
   }
 
-  Group& group_;
+  ShardGroups groups_;
   std::vector<nn::NamedParameter> parameters_;
   std::map<std::string, std::size_t> places_;  // of the parameters by name
   mutable std::vector<at::Tensor> shards_;
@@ -199,8 +201,8 @@ GatheredWeights::Pass::~Pass() {
   if (release_) release_->weights->give_up_all();
 }
 
-GatheredWeights::GatheredWeights(torch::nn::Module& model, Group& group)
-    : weights_(std::make_shared<Weights>(model, group)) {
+GatheredWeights::GatheredWeights(torch::nn::Module& model, ShardGroups groups)
+    : weights_(std::make_shared<Weights>(model, std::move(groups))) {
   if (auto* const brings = dynamic_cast<nn::BringsWeights*>(&model)) brings->use_weights(weights_);
 }
 
@@ -221,7 +223,7 @@ at::Tensor GatheredWeights::shard(const std::string& parameter) const {
 
 State GatheredWeights::own(const torch::nn::Module& model) const {
   State state;
-  for (const auto& [name, place] : weights_->places()) state[name] = weights_->shard(name);
+  for (const auto& [name, place] : weights_->places()) state[name] = weights_->shard(name).detach();
   for (const auto& buffer : nn::distinct_buffers(model)) state[buffer.name] = buffer.tensor.detach();
   return state;
 }
@@ -231,25 +233,29 @@ FindWhole GatheredWeights::find() const {
 }
 
 State GatheredWeights::whole(const torch::nn::Module& model) const {
-  return gather_state(own(model), find(), weights_->group());
+  return whole_of(own(model));
+}
+
+State GatheredWeights::whole_of(const State& own) const {
+  return gather_state(own, find(), weights_->groups());
+}
+
+State GatheredWeights::own_of(const State& whole, const std::string& source) const {
+  return deal_state(whole, find(), weights_->groups(), source);
 }
 
 void GatheredWeights::load(torch::nn::Module& model, const State& whole, const std::string& source) {
-  const at::NoGradGuard no_gradients;
-  weights_->make_room_for_all();
-  nn::load_module_state(model, whole, source);
-  weights_->keep_shards_alone();
+  optim::copy_state(own_of(whole, source), own(model), source);
 }
 
-void GatheredWeights::join(torch::nn::Module& model) {
-  if (!is_shared()) return;
+State GatheredWeights::join(torch::nn::Module& model) {
+  if (!is_shared()) return nn::module_state(model);
+  const at::NoGradGuard no_gradients;
   const auto state = whole(model);
   if (auto* const brings = dynamic_cast<nn::BringsWeights*>(&model)) brings->use_weights(nullptr);
-  if (weights_->group().rank() == 0) {
-    weights_->make_room_for_all();
-    nn::load_module_state(model, state, "");
-  }
+  weights_->take(state);
   weights_.reset();
+  return state;
 }
 
 }  // namespace stoa::dist

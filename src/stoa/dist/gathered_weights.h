@@ -17,15 +17,16 @@ namespace stoa::dist {
 /// forward pass and right before its backward pass, the next layer's while it computes, and are given up
 /// behind each; what no single layer owns (embeddings, heads, norms, shared modules, all of a model that is
 /// no nn::BringsWeights) is here as long as a Pass is. In between parameters keep their shapes, but have no
-/// memory: reading them throws. Every rank calls the same functions and makes the same passes in the same
-/// order.
+/// memory: reading them throws. Experts may be dealt out among fewer ranks than all else (ShardGroups); those
+/// that a rank holds alone stay whole. Every rank calls the same functions and makes the same passes in the
+/// same order.
 class GatheredWeights {
  public:
   /// Nothing is shared out.
   GatheredWeights() = default;
-  /// Keeps this rank's shards. The ranks must hold equal models, without gradients; the group must outlive
+  /// Keeps this rank's shards. The ranks must hold equal models, without gradients; the groups must outlive
   /// this. Throws ShapeError for a parameter that is not contiguous.
-  GatheredWeights(torch::nn::Module& model, Group& group);
+  GatheredWeights(torch::nn::Module& model, ShardGroups groups);
   ~GatheredWeights();
   GatheredWeights(GatheredWeights&&) noexcept;
   GatheredWeights& operator=(GatheredWeights&&) noexcept;
@@ -48,20 +49,27 @@ class GatheredWeights {
   /// Brings what all of the model needs. Throws DistributedError.
   Pass pass() const;
 
-  /// This rank's shard of a parameter, flat, which changes of are seen by the next pass.
+  /// This rank's shard of a parameter, flat (one that it holds alone: the parameter), which changes of are
+  /// seen by the next pass.
   at::Tensor shard(const std::string& parameter) const;
   /// The model's buffers and this rank's shards of its parameters, as averages of weights are made of them.
   State own(const torch::nn::Module& model) const;
-  /// Finds the parameters for gather_state() and deal_state().
-  FindWhole find() const;
   /// Parameters and buffers as one process has them, on rank 0; nothing on the others.
   State whole(const torch::nn::Module& model) const;
-  /// Takes what is this rank's of it. Throws as nn::load_module_state().
+  /// The same of some of own(), or of averages of it. Experts are where gather_state() leaves them.
+  State whole_of(const State& own) const;
+  /// The reverse: this rank's of it. Throws DataError that names `source`.
+  State own_of(const State& whole, const std::string& source) const;
+  /// Takes what is this rank's of it. Throws DataError that names `source` and the first tensor missing, left
+  /// over or misshapen.
   void load(torch::nn::Module& model, const State& whole, const std::string& source);
-  /// Ends the sharing. The model is whole on rank 0, and of no more use on the others.
-  void join(torch::nn::Module& model);
+  /// Ends the sharing, if there is any. The model is whole where gather_state() leaves its weights, and of no
+  /// more use on other ranks. Returns what is there: its state, some of it or nothing.
+  State join(torch::nn::Module& model);
 
  private:
+  FindWhole find() const;
+
   class Weights;
   std::shared_ptr<Weights> weights_;
 };

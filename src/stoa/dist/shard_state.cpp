@@ -4,17 +4,17 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
-#include "stoa/dist/shards.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::dist {
 
-State gather_state(const State& shards, const FindWhole& find, Group& group) {
+State gather_state(const State& shards, const FindWhole& find, const ShardGroups& groups) {
   const at::NoGradGuard no_gradients;
   State whole;
-  for (const auto& [name, shard] : shards) {
+  for (const auto& [name, shard] : shards) {  // in one order on all, so that nobody waits in a circle
+    auto& group = groups.of(name);
     const auto* const owner = find(name);
-    if (owner == nullptr) {
+    if (owner == nullptr || group.size() == 1) {
       if (group.rank() == 0) whole[name] = shard;
       continue;
     }
@@ -34,11 +34,13 @@ State gather_state(const State& shards, const FindWhole& find, Group& group) {
   return whole;
 }
 
-State deal_state(const State& whole, const FindWhole& find, const Group& group, const std::string& source) {
+State deal_state(const State& whole, const FindWhole& find, const ShardGroups& groups,
+                 const std::string& source) {
   State shards;
   for (const auto& [name, tensor] : whole) {
+    const auto& group = groups.of(name);
     const auto* const owner = find(name);
-    if (owner == nullptr) {
+    if (owner == nullptr || group.size() == 1) {
       shards[name] = tensor;
       continue;
     }
@@ -47,7 +49,8 @@ State deal_state(const State& whole, const FindWhole& find, const Group& group, 
           format("{}: tensor `{}` has shape {}, {} is needed; the file belongs to another optimiser, model "
                  "or recipe",
                  source, name, shape_text(tensor.sizes()), shape_text(owner->sizes())));
-    shards[name] = shard_of(tensor.contiguous(), group.rank(), group.size());
+    const auto shard = shard_of(tensor.contiguous(), group.rank(), group.size());
+    shards[name] = tensor.is_contiguous() ? shard : shard.clone();  // which does not hold a copy of the whole
   }
   return shards;
 }

@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "stoa/base/errors.h"
@@ -18,7 +18,9 @@ std::vector<nn::NamedParameter> trainable(std::vector<nn::NamedParameter> parame
   return parameters;
 }
 
+/// A view of it; of what this rank has alone the parameter itself.
 at::Tensor shard_of_parameter(const nn::NamedParameter& parameter, const Group& group) {
+  if (group.size() == 1) return parameter.tensor;
   if (!parameter.tensor.is_contiguous())
     throw ShapeError(
         format("parameter `{}` of shape {} has strides {}; only contiguous ones can be shared "
@@ -27,13 +29,36 @@ at::Tensor shard_of_parameter(const nn::NamedParameter& parameter, const Group& 
   return shard_of(parameter.tensor, group.rank(), group.size());
 }
 
-/// Adds up sums over the group, then over `also`.
-optim::SumOverParts sum_over(Group& group, const at::Device& device, optim::SumOverParts also) {
-  return [&group, device, also = std::move(also)](std::vector<double>& sums) {
-    const auto all = at::tensor(sums, at::kDouble).to(device);
-    group.all_reduce(all);
-    const auto on_host = all.cpu();
-    std::copy_n(on_host.const_data_ptr<double>(), sums.size(), sums.begin());
+/// Whether each slice of each parameter is of an expert.
+std::vector<bool> expert_slices(const std::vector<nn::NamedParameter>& parameters,
+                                const ShardGroups& groups) {
+  std::vector<bool> slices;
+  for (const auto& parameter : parameters)
+    slices.insert(slices.end(), static_cast<std::size_t>(parameter.slices), groups.is_expert(parameter.name));
+  return slices;
+}
+
+/// Adds up the sums of some slices, once or several times over, over a group.
+void add_up(std::vector<double>& sums, const std::vector<bool>& slices, bool chosen, Group& group,
+            const at::Device& device) {
+  if (group.size() == 1) return;
+  std::vector<double> own;
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    if (slices[i % slices.size()] == chosen) own.push_back(sums[i]);
+  const auto all = at::tensor(own, at::kDouble).to(device);
+  group.all_reduce(all);
+  const auto on_host = all.cpu();
+  const auto* sum = on_host.const_data_ptr<double>();
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    if (slices[i % slices.size()] == chosen) sums[i] = *sum++;
+}
+
+/// Adds up sums among those who have shards of the same, then over `also`.
+optim::SumOverParts sum_over(const ShardGroups& groups, std::vector<bool> experts, const at::Device& device,
+                             optim::SumOverParts also) {
+  return [=, experts = std::move(experts), also = std::move(also)](std::vector<double>& sums) {
+    add_up(sums, experts, false, groups.all(), device);
+    if (groups.experts() != nullptr) add_up(sums, experts, true, *groups.experts(), device);
     if (also) also(sums);
   };
 }
@@ -41,28 +66,50 @@ optim::SumOverParts sum_over(Group& group, const at::Device& device, optim::SumO
 }  // namespace
 
 ShardedOptimizer::ShardedOptimizer(std::vector<nn::NamedParameter> parameters,
-                                   const optim::OptimizerOptions& options, Group& group,
-                                   optim::SumOverParts also, const GatheredWeights* weights)
+                                   const optim::OptimizerOptions& options, ShardGroups groups,
+                                   optim::SumOverParts also, const GatheredWeights* weights,
+                                   optim::JointSquare joint)
     : Optimizer(trainable(std::move(parameters))),
-      group_(group),
+      groups_(std::move(groups)),
       gathers_(weights == nullptr || !weights->is_shared()) {
   std::vector<optim::PartialParameter> parts;
   for (const auto& parameter : parameters_) {
+    const auto& group = groups_.of(parameter.name);
     places_.emplace(parameter.name, shards_.size());
     shards_.push_back(gathers_ ? shard_of_parameter(parameter, group) : weights->shard(parameter.name));
     const auto range = shard_range(parameter.tensor.numel(), group.rank(), group.size());
     parts.push_back({parameter, shards_.back(), range.begin});
   }
   const auto device = parameters_.empty() ? at::Device(at::kCPU) : parameters_.front().tensor.device();
-  rule_ = optim::make_optimizer(std::move(parts), options, sum_over(group, device, std::move(also)));
-  std::vector<at::Tensor> wholes;
-  for (const auto& parameter : parameters_) wholes.push_back(parameter.tensor);
-  batches_ = cut_batches(wholes, GradientBuckets::kBucketBytes);
+  auto sum = sum_over(groups_, expert_slices(parameters_, groups_), device, std::move(also));
+  rule_ = optim::make_optimizer(std::move(parts), options, std::move(sum), std::move(joint));
+  if (!gathers_) return;
+  std::vector<std::size_t> all(parameters_.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  batches_ = cut_batches(parameters_, all, groups_, GradientBuckets::kBucketBytes);
 }
 
-std::unique_ptr<GradientBuckets> ShardedOptimizer::make_buckets(Gradients keep, std::int64_t bucket_bytes) {
-  return std::make_unique<GradientBuckets>(parameters_, group_,
-                                           GradientParts{shards_, keep == Gradients::kParts}, bucket_bytes);
+std::unique_ptr<GradientBuckets> ShardedOptimizer::buckets_of(bool experts, Group& group, Gradients keep,
+                                                              std::int64_t bucket_bytes) const {
+  std::vector<nn::NamedParameter> members;
+  GradientParts parts{{}, keep == Gradients::kParts};
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (groups_.is_expert(parameters_[i].name) != experts) continue;
+    members.push_back(parameters_[i]);
+    if (group.size() > 1) parts.parts.push_back(shards_[i]);
+  }
+  return std::make_unique<GradientBuckets>(std::move(members), group, std::move(parts), bucket_bytes);
+}
+
+std::unique_ptr<GradientBuckets> ShardedOptimizer::make_buckets(Gradients keep,
+                                                                std::int64_t bucket_bytes) const {
+  return buckets_of(false, groups_.all(), keep, bucket_bytes);
+}
+
+std::unique_ptr<GradientBuckets> ShardedOptimizer::make_expert_buckets(Gradients keep) const {
+  auto* const group = groups_.experts();
+  if (group == nullptr || group->size() == 1) return nullptr;
+  return buckets_of(true, *group, keep, GradientBuckets::kBucketBytes);
 }
 
 optim::GradientScale ShardedOptimizer::clipping(double limit, bool each_slice) {
@@ -78,21 +125,21 @@ void ShardedOptimizer::update(double lr, const optim::GradientScale* scale) {
 /// The weights that each rank has updated go to all; two batches are on their way at a time.
 void ShardedOptimizer::gather_weights() {
   const at::NoGradGuard no_gradients;
-  const auto start = [&](const std::vector<std::size_t>& batch) {
+  const auto start = [&](const ShardBatch& batch) {
     std::vector<at::Tensor> shards;
     std::vector<std::int64_t> sizes;
-    for (const auto i : batch) {
+    for (const auto i : batch.members) {
       shards.push_back(shards_[i]);
       sizes.push_back(parameters_[i].tensor.numel());
     }
-    return group_.start_all_gather(dealt_row(shards, sizes, group_.size()));
+    return batch.group->start_all_gather(dealt_row(shards, sizes, batch.group->size()));
   };
-  Pending next = start(batches_.front());
+  Pending next = batches_.empty() ? Pending() : start(batches_.front());
   for (std::size_t k = 0; k < batches_.size(); ++k) {
     Pending gathered = std::exchange(next, {});
     if (k + 1 < batches_.size()) next = start(batches_[k + 1]);
     std::vector<at::Tensor> whole;
-    for (const auto i : batches_[k]) whole.push_back(parameters_[i].tensor);
+    for (const auto i : batches_[k].members) whole.push_back(parameters_[i].tensor);
     collect(gathered.wait(), whole);
   }
 }
@@ -111,11 +158,19 @@ FindWhole ShardedOptimizer::find() const {
 }
 
 State ShardedOptimizer::whole_state() const {
-  return gather_state(rule_->state(), find(), group_);
+  return whole_of(rule_->state());
+}
+
+State ShardedOptimizer::whole_of(const State& shards) const {
+  return gather_state(shards, find(), groups_);
 }
 
 void ShardedOptimizer::load_whole(const State& whole, const std::string& source) {
-  load(deal_state(whole, find(), group_, source), source);
+  load(own_of(whole, source), source);
+}
+
+State ShardedOptimizer::own_of(const State& whole, const std::string& source) const {
+  return deal_state(whole, find(), groups_, source);
 }
 
 std::int64_t ShardedOptimizer::first_not_finite() const {
@@ -126,7 +181,7 @@ std::int64_t ShardedOptimizer::first_not_finite() const {
         gradient.defined() && !gradient.isfinite().all().item<bool>())
       first = static_cast<std::int64_t>(i);
   const auto all = at::full({1}, first, at::dtype(at::kLong).device(parameters_.front().tensor.device()));
-  group_.all_reduce(all, Reduce::kMin);
+  groups_.all().all_reduce(all, Reduce::kMin);
   first = all.item<std::int64_t>();
   return first == none ? -1 : first;
 }

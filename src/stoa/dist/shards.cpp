@@ -81,6 +81,27 @@ std::vector<std::vector<std::size_t>> cut_batches(const std::vector<at::Tensor>&
   return batches;
 }
 
+std::vector<ShardBatch> cut_batches(const std::vector<nn::NamedParameter>& parameters,
+                                    const std::vector<std::size_t>& chosen, const ShardGroups& groups,
+                                    std::int64_t bytes) {
+  std::vector<ShardBatch> batches;
+  for (auto* const group : {&groups.all(), groups.experts()}) {
+    if (group == nullptr || group->size() == 1) continue;
+    std::vector<std::size_t> members;
+    std::vector<at::Tensor> tensors;
+    for (const auto i : chosen) {
+      if (&groups.of(parameters[i].name) != group) continue;
+      members.push_back(i);
+      tensors.push_back(parameters[i].tensor);
+    }
+    for (auto& batch : cut_batches(tensors, bytes)) {
+      for (auto& member : batch) member = members[member];
+      batches.push_back({group, std::move(batch)});
+    }
+  }
+  return batches;
+}
+
 at::Tensor deal(const std::vector<at::Tensor>& tensors, int ranks) {
   const auto options = tensors.at(0).options().requires_grad(false);
   const auto rows = at::empty({ranks, widths_of(sizes_of(tensors), ranks)}, options);

@@ -174,18 +174,6 @@ const SplitLayers::Parameter* SplitLayers::parameter_of(const std::string& name)
   return found == parameters_.end() ? nullptr : &found->second;
 }
 
-std::unique_ptr<optim::Optimizer> SplitLayers::make_optimizer(std::vector<nn::NamedParameter> parameters,
-                                                              const optim::OptimizerOptions& options,
-                                                              optim::SumOverParts within) const {
-  auto sum = sum_over_stages(parameters, std::move(within));
-  std::vector<optim::PartialParameter> parts;
-  for (auto& parameter : parameters) {
-    const auto tensor = parameter.tensor;
-    parts.push_back({std::move(parameter), tensor});
-  }
-  return optim::make_optimizer(std::move(parts), options, std::move(sum));
-}
-
 optim::SumOverParts SplitLayers::sum_over_stages(const std::vector<nn::NamedParameter>& parameters,
                                                  optim::SumOverParts within) const {
   if (!is_split()) return within;
@@ -204,13 +192,10 @@ optim::SumOverParts SplitLayers::sum_over_stages(const std::vector<nn::NamedPara
 }
 
 /// The owner adds in the order of ranks, and gives the sum to all.
-void SplitLayers::sum_gradients(const std::vector<const Parameter*>& shared) const {
-  const auto& ranks = shared.front()->ranks;
+void SplitLayers::sum_gradients(const std::vector<at::Tensor>& holders, const std::vector<int>& ranks) const {
   std::vector<at::Tensor> gradients;
-  for (const auto* parameter : shared) {
-    const auto& gradient = parameter->tensor.grad();
-    gradients.push_back((gradient.defined() ? gradient : at::zeros_like(parameter->tensor)).reshape(-1));
-  }
+  for (const auto& holder : holders)
+    gradients.push_back((holder.grad().defined() ? holder.grad() : at::zeros_like(holder)).reshape(-1));
   const auto sum = at::cat(gradients), other = at::empty_like(sum);
   if (ranks.front() == group_->rank()) {
     std::vector<Pending> sent;
@@ -224,26 +209,27 @@ void SplitLayers::sum_gradients(const std::vector<const Parameter*>& shared) con
     group_->start_receive(sum, ranks.front(), kForwardTag).wait();
   }
   std::int64_t begin = 0;
-  for (const auto* parameter : shared) {
-    const auto part = sum.narrow(0, begin, parameter->tensor.numel()).view(parameter->sizes);
-    begin += parameter->tensor.numel();
-    if (parameter->tensor.grad().defined())
-      parameter->tensor.mutable_grad().copy_(part);
+  for (const auto& holder : holders) {
+    const auto part = sum.narrow(0, begin, holder.numel()).view(holder.sizes());
+    begin += holder.numel();
+    if (holder.grad().defined())
+      holder.mutable_grad().copy_(part);
     else
-      parameter->tensor.mutable_grad() = part.clone();
+      holder.mutable_grad() = part.clone();
   }
 }
 
-void SplitLayers::add_shared_gradients() const {
+void SplitLayers::add_shared_gradients(const FindHolder& holder) const {
   if (!is_split()) return;
   const at::NoGradGuard no_gradients;
   line_->flush();
-  std::map<std::pair<std::vector<int>, at::ScalarType>, std::vector<const Parameter*>> shared;
+  std::map<std::pair<std::vector<int>, at::ScalarType>, std::vector<at::Tensor>> shared;
   for (const auto& [name, parameter] : parameters_)
     if (parameter.ranks.size() > 1 && parameter.is_used_by(group_->rank()) &&
         parameter.tensor.requires_grad())
-      shared[{parameter.ranks, parameter.tensor.scalar_type()}].push_back(&parameter);
-  for (const auto& [ranks, parameters] : shared) sum_gradients(parameters);
+      shared[{parameter.ranks, parameter.tensor.scalar_type()}].push_back(holder ? holder(name)
+                                                                                 : parameter.tensor);
+  for (const auto& [key, holders] : shared) sum_gradients(holders, key.first);
 }
 
 SplitLayers::State SplitLayers::whole(const State& own) const {
@@ -277,11 +263,11 @@ SplitLayers::State SplitLayers::own(const State& whole) const {
   return state;
 }
 
-void SplitLayers::join(torch::nn::Module& model) {
+void SplitLayers::join(torch::nn::Module& model, const State& own) {
   if (!is_split()) return;
   const at::NoGradGuard no_gradients;
   line_->flush();
-  for (const auto& [name, tensor] : whole(nn::module_state(model)))
+  for (const auto& [name, tensor] : whole(own))
     if (const auto found = parameters_.find(name); found != parameters_.end()) {
       auto& parameter = found->second.tensor;
       parameter.mutable_grad().reset();

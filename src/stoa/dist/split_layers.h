@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,7 +13,6 @@
 #include "stoa/dist/group.h"
 #include "stoa/nn/layer_split.h"
 #include "stoa/nn/parameters.h"
-#include "stoa/optim/optimizer.h"
 #include "stoa/optim/part.h"
 
 namespace stoa::dist {
@@ -36,19 +36,17 @@ class SplitLayers {
   std::int64_t stage() const { return is_split() ? group_->rank() : 0; }
   std::int64_t stages() const { return is_split() ? group_->size() : 1; }
 
-  /// The update rule of the parameters that are here. `within` adds up sums of squares over processes that
-  /// have other parts of the same layers; may be empty.
-  std::unique_ptr<optim::Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
-                                                   const optim::OptimizerOptions& options,
-                                                   optim::SumOverParts within) const;
   /// Adds up sums of squares, of each slice of each parameter that is trained, once or several times over, to
-  /// those of all ranks; what several ranks have counts once. After `within`, as above. Empty where nothing
-  /// is to be added up.
+  /// those of all ranks; what several ranks have counts once. After `within`, which adds them up over
+  /// processes that have other parts of the same layers; may be empty. Empty where nothing is to be added up.
   optim::SumOverParts sum_over_stages(const std::vector<nn::NamedParameter>& parameters,
                                       optim::SumOverParts within) const;
+  /// Finds the tensor that has this rank's gradient of a parameter by its name.
+  using FindHolder = std::function<at::Tensor(const std::string&)>;
   /// At the end of a step: makes the gradient of each parameter that several ranks use the sum of theirs,
-  /// equal to the bit on all.
-  void add_shared_gradients() const;
+  /// equal to the bit on all. `holder`, where gradients are dealt out besides: finds the same elements of
+  /// them on all ranks.
+  void add_shared_gradients(const FindHolder& holder = {}) const;
 
   using State = std::map<std::string, at::Tensor>;
   /// Parameters, or what an optimiser keeps for them ("PARAMETER.exp_avg"), of all ranks, on rank 0; nothing
@@ -56,8 +54,9 @@ class SplitLayers {
   State whole(const State& own) const;
   /// This rank's of what one process has.
   State own(const State& whole) const;
-  /// Makes the model whole again on rank 0. The others are of no more use.
-  void join(torch::nn::Module& model);
+  /// Makes the model whole again on rank 0. The others are of no more use. `own` is the model's state, or
+  /// some of it, on every rank the same parameters.
+  void join(torch::nn::Module& model, const State& own);
 
   /// The last rank's text and numbers.
   std::string of_last(const std::string& text) const;
@@ -76,7 +75,7 @@ class SplitLayers {
   };
   /// The parameter that a name is of, or a state's name; null for none.
   const Parameter* parameter_of(const std::string& name) const;
-  void sum_gradients(const std::vector<const Parameter*>& shared) const;
+  void sum_gradients(const std::vector<at::Tensor>& holders, const std::vector<int>& ranks) const;
 
   std::shared_ptr<Group> group_;
   std::shared_ptr<Line> line_;

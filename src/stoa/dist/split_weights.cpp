@@ -71,12 +71,14 @@ void for_each_split(torch::nn::Module& model, const Use& use) {
     if (auto* const module = dynamic_cast<nn::SplitsWeights*>(item.value().get())) use(*module, item.key());
 }
 
+/// A view of it, but of several slices.
 at::Tensor share_of(const at::Tensor& whole, const nn::WeightCut& cut, const Group& group) {
   const nn::RowShare share(whole.size(cut.dim) / cut.slices, group.rank(), group.size());
+  if (cut.slices == 1) return whole.narrow(cut.dim, share.first, share.count);
   std::vector<at::Tensor> shares;
   for (const auto& slice : whole.chunk(cut.slices, cut.dim))
     shares.push_back(slice.narrow(cut.dim, share.first, share.count));
-  return at::cat(shares, cut.dim).contiguous();
+  return at::cat(shares, cut.dim);
 }
 
 /// `size`: of the whole along the dimension that is cut.
@@ -92,6 +94,26 @@ at::Tensor whole_of(const at::Tensor& share, const nn::WeightCut& cut, std::int6
       .narrow(cut.dim + 1, 0, slice_size)
       .flatten(cut.dim, cut.dim + 1)
       .contiguous();
+}
+
+/// The same, on the first rank alone.
+at::Tensor gathered(const at::Tensor& share, const nn::WeightCut& cut, std::int64_t size, Group& group) {
+  if (group.rank() > 0) {
+    if (share.numel() > 0) group.start_send(share.detach().contiguous(), 0).wait();
+    return {};
+  }
+  auto sizes = share.sizes().vec();
+  sizes[static_cast<std::size_t>(cut.dim)] = size;
+  const auto whole = at::empty(sizes, share.options().requires_grad(false));
+  const auto by_slice = whole.unflatten(cut.dim, {cut.slices, size / cut.slices});
+  for (int rank = 0; rank < group.size(); ++rank) {
+    const nn::RowShare rows(size / cut.slices, rank, group.size());
+    const auto part = by_slice.narrow(cut.dim + 1, rows.first, rows.count);
+    if (part.numel() == 0) continue;
+    part.copy_(rank == 0 ? share.detach().unflatten(cut.dim, {cut.slices, rows.count})
+                         : group.start_receive(at::empty(part.sizes(), whole.options()), rank).wait());
+  }
+  return whole;
 }
 
 }  // namespace
@@ -112,7 +134,8 @@ SplitWeights::SplitWeights(torch::nn::Module& model, std::shared_ptr<Group> grou
   for (auto& parameter : nn::distinct_parameters(model))
     if (auto cut = cuts_.find(parameter.name); cut != cuts_.end()) {
       cut->second.size = parameter.tensor.size(cut->second.cut.dim);
-      parameter.tensor.set_data(share_of(parameter.tensor, cut->second.cut, *group_));
+      parameter.tensor.set_data(
+          share_of(parameter.tensor.detach(), cut->second.cut, *group_).clone(at::MemoryFormat::Contiguous));
     }
   for_each_split(model,
                  [&](nn::SplitsWeights& module, const std::string&) { module.use_exchange(exchange); });
@@ -124,18 +147,6 @@ const SplitWeights::Cut* SplitWeights::cut_of(const std::string& name) const {
   const auto& [parameter, cut] = *std::prev(after);
   const bool fits = name == parameter || (name.starts_with(parameter) && name[parameter.size()] == '.');
   return fits ? &cut : nullptr;
-}
-
-std::unique_ptr<optim::Optimizer> SplitWeights::make_optimizer(std::vector<nn::NamedParameter> parameters,
-                                                               const optim::OptimizerOptions& options) const {
-  if (group_ == nullptr) return optim::make_optimizer(std::move(parameters), options);
-  auto sum = sum_over_shares(parameters);
-  std::vector<optim::PartialParameter> parts;
-  for (auto& parameter : parameters) {
-    const auto tensor = parameter.tensor;
-    parts.push_back({std::move(parameter), tensor});
-  }
-  return optim::make_optimizer(std::move(parts), options, std::move(sum));
 }
 
 optim::SumOverParts SplitWeights::sum_over_shares(const std::vector<nn::NamedParameter>& parameters) const {
@@ -158,6 +169,17 @@ SplitWeights::State SplitWeights::whole(const State& shares) const {
   for (const auto& [name, share] : shares) {
     const auto* cut = cut_of(name);
     state.emplace(name, cut == nullptr ? share : whole_of(share, cut->cut, cut->size, *group_));
+  }
+  return state;
+}
+
+SplitWeights::State SplitWeights::whole_on_first(const State& shares) const {
+  if (group_ == nullptr) return shares;
+  State state;
+  for (const auto& [name, share] : shares) {
+    const auto* cut = cut_of(name);
+    const auto tensor = cut == nullptr ? share : gathered(share, cut->cut, cut->size, *group_);
+    if (group_->rank() == 0) state.emplace(name, tensor);
   }
   return state;
 }

@@ -11,7 +11,6 @@
 #include "stoa/dist/group.h"
 #include "stoa/nn/parameters.h"
 #include "stoa/nn/weight_split.h"
-#include "stoa/optim/optimizer.h"
 #include "stoa/optim/part.h"
 
 namespace stoa::dist {
@@ -33,10 +32,6 @@ class SplitWeights {
   /// Whether a parameter, or what an optimiser keeps for it ("PARAMETER.exp_avg"), is this rank's share.
   bool is_share(const std::string& name) const { return cut_of(name) != nullptr; }
 
-  /// The update rule of the model's parameters. Norms are those of whole weights.
-  std::unique_ptr<optim::Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
-                                                   const optim::OptimizerOptions& options) const;
-
   /// Adds up sums of squares, of each slice of each parameter that is trained, once or several times over, to
   /// those of whole weights. Empty where nothing is split.
   optim::SumOverParts sum_over_shares(const std::vector<nn::NamedParameter>& parameters) const;
@@ -44,7 +39,9 @@ class SplitWeights {
   using State = std::map<std::string, at::Tensor>;
   /// Shares of weights, or of what an optimiser keeps for them, as one process has them.
   State whole(const State& shares) const;
-  /// This rank's shares of what one process has.
+  /// The same, on the first rank of the group; nothing on the others, which need no room.
+  State whole_on_first(const State& shares) const;
+  /// This rank's shares of what one process has; those of one slice are views of it.
   State shares(const State& whole) const;
   /// Makes the model's weights whole again, on every rank.
   void join(torch::nn::Module& model);

@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "stoa/tensor/safetensors_stream.h"
+
 namespace stoa::nn {
 
 /// Reaches the processes that hold the other rows of embedding tables. All call the same functions in the
@@ -40,6 +42,9 @@ class SplitsRows {
   /// Does this process's part in a lookup of the others, for no rows of its own: where it has fewer
   /// micro-batches than they.
   virtual void look_up_nothing() = 0;
+  /// state(), of whose tables rows come together a few at a time, in process 0, which saves it while the
+  /// others bring them; before the next update.
+  virtual StreamedTensors streamed_state() const = 0;
   /// Brings all rows to process 0, which goes on alone; the others give theirs up and are of no more use.
   virtual void join() = 0;
 };

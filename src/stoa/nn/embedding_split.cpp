@@ -142,30 +142,39 @@ at::Tensor EmbeddingTables::State::own_rows(std::int64_t field, const at::Tensor
   return whole.slice(0, split.first(field, split.rank), whole.size(0), split.size);
 }
 
-at::Tensor EmbeddingTables::State::gathered(std::int64_t field) const {
+void EmbeddingTables::State::gather(std::int64_t field, const TakeRows& take) const {
   const bool here = split.rank == 0;
-  const auto rows = size(field);
-  const auto whole = here ? make_table(rows) : at::Tensor();
+  const auto rows = size(field), longest = (rows + split.size - 1) / split.size;
+  const auto piece = std::max<std::int64_t>(1, kPiece / split.size);  // of each process
   const auto& own = tables[index(field)];
-  const auto longest = (rows + split.size - 1) / split.size;
-  for (std::int64_t begin = 0; begin < longest; begin += kPiece) {
+  for (std::int64_t begin = 0; begin < longest; begin += piece) {
     const auto part = [&](std::int64_t process) {
-      return std::clamp<std::int64_t>(split.held(field, rows, process) - begin, 0, kPiece);
+      return std::clamp<std::int64_t>(split.held(field, rows, process) - begin, 0, piece);
     };
     Counts send(index(split.size), 0), receive(index(split.size), 0);
     send[0] = part(split.rank);
     for (std::int64_t process = 0; here && process < split.size; ++process)
       receive[index(process)] = part(process);
     const auto came = exchange->exchange(own.narrow(0, std::min(begin, own.size(0)), send[0]), send, receive);
+    if (!here) continue;
+    const auto first = begin * split.size;
+    const auto in_order = at::empty_like(came);
     std::int64_t done = 0;
     for (std::int64_t process = 0; process < split.size; ++process) {
-      const auto n = receive[index(process)];
+      const auto n = receive[index(process)], from = split.first(field, process);
       if (n == 0) continue;
-      const auto from = split.first(field, process) + begin * split.size;
-      whole.slice(0, from, from + (n - 1) * split.size + 1, split.size).copy_(came.narrow(0, done, n));
+      in_order.slice(0, from, from + (n - 1) * split.size + 1, split.size).copy_(came.narrow(0, done, n));
       done += n;
     }
+    take(first, in_order);
   }
+}
+
+at::Tensor EmbeddingTables::State::gathered(std::int64_t field) const {
+  const auto whole = split.rank == 0 ? make_table(size(field)) : at::Tensor();
+  gather(field, [&](std::int64_t first, const at::Tensor& rows) {
+    whole.narrow(0, first, rows.size(0)).copy_(rows);
+  });
   return whole;
 }
 

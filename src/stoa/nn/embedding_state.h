@@ -184,8 +184,13 @@ struct EmbeddingTables::State {
   TouchedRows send_gradients(const TouchedRows& rows) const;
   /// Replaces numbers by their sums over all processes.
   void sum_over_processes(std::vector<double>& numbers) const;
+  /// Gives process 0 the whole table of a field in pieces: rows from `first` on, in the order of ids.
+  using TakeRows = std::function<void(std::int64_t first, const at::Tensor& rows)>;
+  void gather(std::int64_t field, const TakeRows& take) const;
   /// The whole table of a field on process 0, nothing on the others.
   at::Tensor gathered(std::int64_t field) const;
+  /// What is stored beside the tables.
+  std::map<std::string, at::Tensor> beside_rows() const;
   /// Refuses what only a process that has all rows can do.
   void require_whole(const char* doing) const;
 

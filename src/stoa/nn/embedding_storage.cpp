@@ -102,14 +102,32 @@ EmbeddingOptions stored_update(const std::map<std::string, at::Tensor>& stored, 
 std::map<std::string, at::Tensor> EmbeddingTables::state() const {
   const auto& s = drawn();
   if (!s.served.empty()) return served_state(s.served);
-  std::map<std::string, at::Tensor> result;
+  auto result = s.beside_rows();
   for (std::int64_t field = 0; field < s.fields(); ++field)
     result[rows_name(field)] = s.exchange ? s.gathered(field) : s.tables[static_cast<std::size_t>(field)];
   if (s.split.rank != 0) return {};
-  result[kStepsName] = at::full({1}, s.steps, at::kLong);
-  result[kUpdateName] = update_tensor(s.options);
-  result[kNormsName] = at::tensor(s.last_norms.rows, at::kLong);
-  if (!s.vocabulary.empty()) result[kVocabularyName] = bytes_of(s.vocabulary);
+  return result;
+}
+
+StreamedTensors EmbeddingTables::streamed_state() const {
+  const auto& s = drawn();
+  if (!s.exchange) return streamed(state());
+  auto tensors = streamed(s.beside_rows());
+  for (std::int64_t field = 0; field < s.fields(); ++field) {
+    const auto bring = [&s, field](const PutElements& put) {
+      s.gather(field, [&](std::int64_t, const at::Tensor& rows) { put(rows); });
+    };
+    tensors.emplace(rows_name(field),
+                    StreamedTensor{at::kFloat, {s.size(field), s.rule.format.stride()}, {}, bring});
+  }
+  return tensors;
+}
+
+std::map<std::string, at::Tensor> EmbeddingTables::State::beside_rows() const {
+  std::map<std::string, at::Tensor> result = {{kStepsName, at::full({1}, steps, at::kLong)},
+                                              {kUpdateName, update_tensor(options)},
+                                              {kNormsName, at::tensor(last_norms.rows, at::kLong)}};
+  if (!vocabulary.empty()) result[kVocabularyName] = bytes_of(vocabulary);
   return result;
 }
 

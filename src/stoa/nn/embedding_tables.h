@@ -108,6 +108,7 @@ class EmbeddingTables : public SparseWeights, public SplitsRows {
   void split(std::shared_ptr<RowExchange> exchange) override;
   bool is_split() const override;
   void look_up_nothing() override;
+  StreamedTensors streamed_state() const override;
   void join() override;
 
   const std::vector<std::int64_t>& sizes() const;

@@ -150,19 +150,26 @@ void Optimizer::zero_grad() {
 
 std::unique_ptr<Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
                                           const OptimizerOptions& options) {
+  return make_optimizer(std::move(parameters), options, {}, {});
+}
+
+std::unique_ptr<Optimizer> make_optimizer(std::vector<nn::NamedParameter> parameters,
+                                          const OptimizerOptions& options, SumOverParts sum,
+                                          JointSquare joint) {
   std::vector<PartialParameter> all;
   for (auto& parameter : parameters) {
     const auto tensor = parameter.tensor;
     all.push_back({std::move(parameter), tensor});
   }
-  return make_rule({std::move(all), {}}, options);
+  return make_rule({std::move(all), std::move(sum), std::move(joint)}, options);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(std::vector<PartialParameter> parameters,
-                                          const OptimizerOptions& options, SumOverParts sum) {
+                                          const OptimizerOptions& options, SumOverParts sum,
+                                          JointSquare joint) {
   for (const auto& parameter : parameters) check_part(parameter);
   if (!sum) sum = [](std::vector<double>&) {};  // one process has all
-  return make_rule({std::move(parameters), std::move(sum)}, options);
+  return make_rule({std::move(parameters), std::move(sum), std::move(joint)}, options);
 }
 
 }  // namespace stoa::optim

@@ -43,6 +43,7 @@ Rule::Rule(Updated updated, const OptimizerOptions& options, std::vector<std::st
     : Optimizer(tensors_of(updated.parameters)),
       options_(options),
       sum_(std::move(updated.sum)),
+      joint_(std::move(updated.joint)),
       state_names_(std::move(states)),
       states_(state_names_.size()),
       zero_chunk_(at::zeros({kChunkSize}, at::kDouble)),
@@ -121,25 +122,27 @@ GradientScale Rule::clipping(double limit, bool each_slice) {
     return limit > 0 && norm > limit && std::isfinite(norm) ? limit / norm : 1;
   };
   GradientScale scale;
-  scale.norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  scale.norm = joint_norm(squares);
   if (!each_slice) {
     scale.factor = factor(scale.norm);
     scale.scaled_norm = scale.factor * scale.norm;
     return scale;
   }
-  double scaled_square = 0;
-  for (const auto square : squares) {
-    scale.factors.push_back(factor(std::sqrt(square)));
-    scaled_square += square * scale.factors.back() * scale.factors.back();
+  for (auto& square : squares) {
+    const double by = scale.factors.emplace_back(factor(std::sqrt(square)));
+    square = square * by * by;
   }
-  scale.scaled_norm = std::sqrt(scaled_square);
+  scale.scaled_norm = joint_norm(squares);
   return scale;
 }
 
 double Rule::scaled_norm() const {
   if (scale_ != nullptr) return scale_->scaled_norm;
-  const auto squares = gradient_squares();
-  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  return joint_norm(gradient_squares());
+}
+
+double Rule::joint_norm(const std::vector<double>& squares) const {
+  return std::sqrt(joint_ ? joint_(squares) : std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
 /// What scales the gradient: one factor, or one for each slice, or piece of a slice that a part has.

@@ -11,10 +11,12 @@
 
 namespace stoa::optim {
 
-/// What a rule updates: whole parameters, where there is no `sum`, or parts.
+/// What a rule updates: whole parameters, where there is no `sum`, or parts. Without `joint` they are all
+/// that there are.
 struct Updated {
   std::vector<PartialParameter> parameters;
-  SumOverParts sum;
+  SumOverParts sum = {};
+  JointSquare joint = {};
 };
 
 std::unique_ptr<Optimizer> make_sgd(Updated updated, const OptimizerOptions& options);
@@ -133,6 +135,7 @@ class Rule : public Optimizer {
   void update(double lr, const GradientScale* scale) final;
   void collect_arrays();
   std::vector<double> gradient_squares() const;
+  double joint_norm(const std::vector<double>& squares) const;
   std::vector<double> factors_of(std::size_t place) const;
   at::Tensor scaled_gradient(std::size_t place, at::ScalarType type) const;
   void add_device_parameters(std::size_t place, std::vector<ops::DeviceParameter>& parameters) const;
@@ -140,6 +143,7 @@ class Rule : public Optimizer {
   void update_unchunked();
 
   SumOverParts sum_;
+  JointSquare joint_;
   std::vector<std::string> state_names_;
   std::vector<std::vector<at::Tensor>> states_;  // [state][parameter]
   std::vector<Arrays> arrays_;                   // [parameter]; weights and gradients are those of this step

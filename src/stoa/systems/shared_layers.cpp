@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/nn/modules/normalization.h>
 
+#include <algorithm>
 #include <string>
 
 #include "stoa/base/format.h"
@@ -31,8 +32,13 @@ at::Tensor ln_spread(const at::Tensor& norms) {
 }
 
 at::Tensor norm_weights(const torch::nn::ModuleList& norms) {
+  return norm_weights(norms, {0, static_cast<std::int64_t>(norms->size())});
+}
+
+at::Tensor norm_weights(const torch::nn::ModuleList& norms, nn::LayerRange layers) {
   std::vector<at::Tensor> rows;
-  for (const auto& norm : *norms) rows.push_back(norm->as<torch::nn::LayerNorm>()->weight.detach());
+  for (auto i = layers.begin; i < layers.end; ++i)
+    rows.push_back(norms->ptr(static_cast<std::size_t>(i))->as<torch::nn::LayerNorm>()->weight.detach());
   return at::stack(rows);
 }
 
@@ -57,12 +63,15 @@ std::vector<Exhibit> shared_layer_exhibits(const std::vector<nn::NamedTensor>& s
          map});
   }
   if (norm1->size() > 1) {
+    const auto spread = [&](const char* statistic, const torch::nn::ModuleList& norms) {
+      const auto given = std::ranges::find(statistics, statistic, &nn::NamedTensor::name);
+      const auto by_layer = given == statistics.end() ? ln_spread(norm_weights(norms)) : given->value;
+      return format("{:.3e}", by_layer.mean().item<double>());
+    };
     TableExhibit table;
     table.headings = {"layer norms", "spread between layers"};
-    table.rows = {
-        {"before attention", format("{:.3e}", ln_spread(norm_weights(norm1)).mean().item<double>())},
-        {"before the perceptron or mixture",
-         format("{:.3e}", ln_spread(norm_weights(norm2)).mean().item<double>())}};
+    table.rows = {{"before attention", spread("norm1.spread", norm1)},
+                  {"before the perceptron or mixture", spread("norm2.spread", norm2)}};
     exhibits.push_back(
         {"Layer norms",
          "Mean squared difference of layer-norm weights between layers: what the layers of a shared model "

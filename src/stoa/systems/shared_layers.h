@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/train/exhibit.h"
 
@@ -16,11 +17,13 @@ namespace stoa {
 /// over ordered pairs of layers). Zero where all layers are alike.
 at::Tensor ln_spread(const at::Tensor& norms);
 
-/// Weights of a list of layer norms, [layers, d].
+/// Weights of a list of layer norms, or of some of them, [layers, d].
 at::Tensor norm_weights(const torch::nn::ModuleList& norms);
+at::Tensor norm_weights(const torch::nn::ModuleList& norms, nn::LayerRange layers);
 
 /// The loads of the experts by depth, from the statistic "router.load" of the layers `mixing` (counted from
-/// 0), and the spread of the layer norms where there are several.
+/// 0), and the spread of the layer norms where there are several: from the statistics "norm1.spread" and
+/// "norm2.spread" if they are given, as where other processes hold some of the norms.
 std::vector<Exhibit> shared_layer_exhibits(const std::vector<nn::NamedTensor>& statistics,
                                            const std::vector<std::int64_t>& mixing,
                                            const torch::nn::ModuleList& norm1,

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +19,17 @@
 #include "stoa/tasks/label_smoothing.h"
 
 namespace stoa {
+namespace {
+
+/// values [sequences, length] without what is padding in every sequence: split sequences compute with the
+/// rest of their padding. What is drawn for a token depends on its place alone, not on the length.
+at::Tensor up_to_longest(const at::Tensor& values, const at::Tensor& lengths) {
+  if (!values.defined() || lengths.numel() == 0) return values;
+  const auto longest = std::max<std::int64_t>(lengths.max().item<std::int64_t>(), 1);
+  return values.slice(1, 0, longest);
+}
+
+}  // namespace
 
 CorpusTask::CorpusTask(Parts parts)
     : data_(std::move(parts.data)),
@@ -58,13 +70,19 @@ void CorpusTask::split_sequences(const dist::SequenceSplit& split) {
 }
 
 at::Tensor CorpusTask::targets(const Batch& batch) const {
-  return split_ ? dist::split_values(batch["targets"], static_cast<double>(kNoTarget), split_)
-                : batch["targets"].flatten();
+  if (!split_) return batch["targets"].flatten();
+  return dist::split_values(up_to_longest(batch["targets"], batch["lengths"]), static_cast<double>(kNoTarget),
+                            split_);
 }
 
 std::pair<nn::PackedTokens, at::Tensor> CorpusTask::pack(const Batch& batch) const {
   const auto segments = batch.has("segments") ? batch["segments"] : at::Tensor();
-  if (split_) return {dist::split_tokens(batch["ids"], batch["lengths"], segments, split_), targets(batch)};
+  if (split_) {
+    const auto& lengths = batch["lengths"];
+    return {dist::split_tokens(up_to_longest(batch["ids"], lengths), lengths,
+                               up_to_longest(segments, lengths), split_),
+            targets(batch)};
+  }
   auto tokens = nn::pack_tokens(batch["ids"], batch["lengths"], segments);
   auto packed = tokens.pack(batch["targets"]);
   return {std::move(tokens), std::move(packed)};

@@ -67,6 +67,10 @@ class ImageClassification : public Task, public SharesEvaluation {
   LossResult loss(const Batch& batch, const StepContext&) override {
     auto output = model_->classify(batch["images"]);
     LossResult result;
+    if (output.link.defined()) {
+      result.loss = output.link;
+      return result;
+    }
     result.loss = classification_loss(output.logits, batch, options_.label_smoothing);
     const auto right = output.logits.detach().argmax(1).eq(batch["labels"]).to(at::kFloat).mean();
     result.metrics.push_back({"accuracy", right});
@@ -114,16 +118,20 @@ Evaluation ImageClassification::evaluate(const EvaluateOptions& options) {
   GalleryExhibit right, wrong;
   auto rounds = this->rounds(data(test_).size(), options.batch_size, options.workers);
   if (options.progress) options.progress(0, rounds.samples());
-  auto batches = test_image_batches(test_, data_, rounds.plan());
-  for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
-    const auto output = model_->classify(batch["images"].to(device));
-    for (const auto& answer : rounds.share({output.logits, batch["labels"]}, output.side.statistics)) {
+  const auto take = [&](const std::vector<BatchAnswer>& answers) {
+    for (const auto& answer : answers) {
       counts.add(answer.tensors[0], answer.tensors[1]);
       statistics.add(answer.statistics, answer.samples);
       if (options.exhibits) add_pictures(answer, right, wrong);
     }
     if (options.progress) options.progress(rounds.done(), rounds.samples());
+  };
+  auto batches = test_image_batches(test_, data_, rounds.plan());
+  for (auto batch = batches->next(); batch.samples > 0; batch = batches->next()) {
+    const auto output = model_->classify(batch["images"].to(device));
+    take(rounds.share({output.logits, batch["labels"]}, output.side.statistics, output.stages));
   }
+  take(rounds.rest());
   model_->train(was_training);
 
   Evaluation evaluation;

@@ -10,6 +10,7 @@
 
 #include "stoa/data/image/options.h"
 #include "stoa/nn/description.h"
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/outputs.h"
 #include "stoa/train/task.h"
 
@@ -25,6 +26,10 @@ struct ImageClassifierInput {
 struct ImageClassifierOutput {
   at::Tensor logits;  ///< [batch, classes]
   nn::SideOutputs side;
+  /// Where the layers are split over processes: how the others are reached, and in place of `logits` and
+  /// `side`, where the last layers are elsewhere, a zero whose backward pass goes on from theirs.
+  at::Tensor link = {};
+  std::shared_ptr<const nn::LayerExchange> stages = nullptr;
 };
 
 /// What image classification needs of a model. Systems derive from it; it is all the task ever sees of them.

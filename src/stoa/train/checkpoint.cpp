@@ -60,20 +60,20 @@ void remove_folder(const fs::path& folder) {
   fs::remove_all(hidden, ignored);
 }
 
-/// Tensors of each file of a checkpoint.
-std::vector<std::pair<const char*, const std::map<std::string, at::Tensor>*>> files_of(
-    const Checkpoint& checkpoint) {
-  std::vector<std::pair<const char*, const std::map<std::string, at::Tensor>*>> files = {
-      {kModel, &checkpoint.model}, {kOptimizer, &checkpoint.optimizer}};
+/// Tensors of each file of a checkpoint, in the order in which they are written.
+std::vector<std::pair<const char*, const StreamedTensors*>> files_of(const StreamedCheckpoint& checkpoint) {
+  std::vector<std::pair<const char*, const StreamedTensors*>> files = {{kModel, &checkpoint.model},
+                                                                       {kOptimizer, &checkpoint.optimizer}};
   if (!checkpoint.average.empty()) files.emplace_back(kAverage, &checkpoint.average);
   if (!checkpoint.sparse.empty()) files.emplace_back(kSparse, &checkpoint.sparse);
   return files;
 }
 
-void write_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, std::optional<double> value) {
+void write_checkpoint(const fs::path& folder, const StreamedCheckpoint& checkpoint,
+                      std::optional<double> value) {
   Json files = Json::object();
   for (const auto& [name, tensors] : files_of(checkpoint)) {
-    const std::uint32_t crc = save_safetensors(folder / name, {*tensors, {{"format", "pt"}}});
+    const std::uint32_t crc = stream_safetensors(folder / name, *tensors, {{"format", "pt"}});
     files[name] = {{"bytes", fs::file_size(folder / name)}, {"crc32", hex(crc)}};
   }
   Json state = {{"step", checkpoint.step}, {"value", nullptr}, {"state", checkpoint.state}, {"files", files}};
@@ -119,16 +119,17 @@ Checkpoint read_checkpoint(const fs::path& folder, bool weights_only) {
     verify_file(folder / name, written.at("files").at(name));
     return folder / name;
   };
-  const auto read = [&](const char* name) { return load_safetensors(verified(name)).tensors; };
+  const auto map = [&](const char* name) { return map_safetensors(verified(name)).tensors; };
+  const auto read = [&](const char* name) {
+    return weights_only ? load_safetensors(verified(name)).tensors : map(name);
+  };
   Checkpoint checkpoint;
   checkpoint.step = written.at("step");
   checkpoint.state = written.at("state");
   checkpoint.model = read(kModel);
-  if (!weights_only)  // of which a process may need only its shard
-    checkpoint.optimizer = map_safetensors(verified(kOptimizer)).tensors;
+  if (!weights_only) checkpoint.optimizer = map(kOptimizer);
   if (written.at("files").contains(kAverage)) checkpoint.average = read(kAverage);
-  if (written.at("files").contains(kSparse))
-    checkpoint.sparse = map_safetensors(verified(kSparse)).tensors;  // tables may be larger than memory
+  if (written.at("files").contains(kSparse)) checkpoint.sparse = map(kSparse);
   return checkpoint;
 }
 
@@ -144,7 +145,20 @@ bool is_intact(const fs::path& folder) {
 
 }  // namespace
 
+void StreamedCheckpoint::bring() const {
+  for (const auto& [file, tensors] : files_of(*this))
+    for (const auto& [name, source] : *tensors)
+      if (!source.tensor.defined()) source.bring([](const at::Tensor&) {});
+}
+
 void CheckpointStore::save(const Checkpoint& checkpoint, const CheckpointOptions& options,
+                           std::optional<double> value, bool higher_is_better) {
+  save(StreamedCheckpoint{checkpoint.step, streamed(checkpoint.model), streamed(checkpoint.optimizer),
+                          streamed(checkpoint.average), streamed(checkpoint.sparse), checkpoint.state},
+       options, value, higher_is_better);
+}
+
+void CheckpointStore::save(const StreamedCheckpoint& checkpoint, const CheckpointOptions& options,
                            std::optional<double> value, bool higher_is_better) {
   const fs::path hidden = folder_ / format(".step-{}", checkpoint.step);
   const fs::path place = step_folder(folder_, checkpoint.step);
@@ -163,6 +177,9 @@ void CheckpointStore::save(const Checkpoint& checkpoint, const CheckpointOptions
     const std::string rest = kept.empty() ? "there is no earlier checkpoint"
                                           : format("the checkpoint of step {} is unharmed", kept.back());
     throw IoError(format("{}; {}", error.what(), rest));
+  } catch (...) {  // of another process, which did not give its part
+    fs::remove_all(hidden, ignored);
+    throw;
   }
   prune(options, higher_is_better);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "stoa/base/json.h"
+
 namespace stoa {
 namespace {
 
@@ -75,6 +77,40 @@ std::vector<std::vector<at::Tensor>> gather(const std::vector<at::Tensor>& tenso
   return all;
 }
 
+bool is_last(const nn::LayerExchange& stages) {
+  return stages.stage() + 1 == stages.stages();
+}
+
+/// Answers end to end, each of as many tensors, the last of which have names.
+struct Answers {
+  std::int64_t answers = 0;
+  std::vector<std::string> names;
+  std::vector<at::Tensor> tensors;
+};
+
+/// What the last stage has, which others are given.
+Answers take_last(const nn::LayerExchange& stages, const Answers& own) {
+  const auto text = Json(own.names).dump();
+  const auto bytes = pack(own.tensors);
+  const auto sizes = at::tensor(
+      {own.answers, static_cast<std::int64_t>(text.size()), bytes.numel(), std::ssize(own.tensors)},
+      at::kLong);
+  stages.take_last(sizes);
+  const auto size = [&](std::int64_t i) { return sizes[i].item<std::int64_t>(); };
+  const auto message = at::empty({size(1) + size(2)}, at::kByte);
+  if (is_last(stages)) {
+    Cursor to(message);
+    to.put(text.data(), text.size());
+    if (bytes.numel() > 0) to.put(bytes.const_data_ptr(), bytes.nbytes());
+  }
+  stages.take_last(message);
+  if (is_last(stages)) return own;
+  std::string names(static_cast<std::size_t>(size(1)), ' ');
+  Cursor(message).take(names.data(), names.size());
+  return {size(0), Json::parse(names).get<std::vector<std::string>>(),
+          unpack(message.slice(0, size(1)), static_cast<std::size_t>(size(3)))};
+}
+
 }  // namespace
 
 BatchPlan EvaluationRounds::plan() const {
@@ -88,10 +124,27 @@ BatchPlan EvaluationRounds::plan() const {
   return plan;
 }
 
-std::vector<BatchAnswer> EvaluationRounds::share(std::vector<at::Tensor> tensors,
-                                                 const std::vector<nn::NamedTensor>& statistics) {
-  const auto count = tensors.size();
-  for (const auto& item : statistics) tensors.push_back(item.value);
+BatchAnswer EvaluationRounds::next_answer(std::vector<at::Tensor> tensors,
+                                          const std::vector<std::string>& statistics) {
+  BatchAnswer answer;
+  answer.first = done_;
+  answer.samples = std::min(batch_size_, samples_ - done_);
+  done_ += answer.samples;
+  const auto count = tensors.size() - statistics.size();
+  for (std::size_t i = 0; i < statistics.size(); ++i)
+    answer.statistics.push_back({statistics[i], tensors[count + i]});
+  tensors.resize(count);
+  answer.tensors = std::move(tensors);
+  return answer;
+}
+
+std::vector<BatchAnswer> EvaluationRounds::of_round(std::vector<at::Tensor> tensors,
+                                                    const std::vector<nn::NamedTensor>& statistics) {
+  std::vector<std::string> names;
+  for (const auto& item : statistics) {
+    tensors.push_back(item.value);
+    names.push_back(item.name);
+  }
   std::vector<std::vector<at::Tensor>> all;
   if (replicas_)
     all = gather(tensors, *replicas_);
@@ -100,15 +153,41 @@ std::vector<BatchAnswer> EvaluationRounds::share(std::vector<at::Tensor> tensors
   std::vector<BatchAnswer> answers;
   for (auto& found : all) {
     if (done_ == samples_) break;  // the last batch, passed again
-    BatchAnswer answer;
-    answer.first = done_;
-    answer.samples = std::min(batch_size_, samples_ - done_);
-    for (std::size_t i = 0; i < statistics.size(); ++i)
-      answer.statistics.push_back({statistics[i].name, found[count + i]});
-    found.resize(count);
-    answer.tensors = std::move(found);
-    done_ += answer.samples;
-    answers.push_back(std::move(answer));
+    answers.push_back(next_answer(std::move(found), names));
+  }
+  return answers;
+}
+
+std::vector<BatchAnswer> EvaluationRounds::share(std::vector<at::Tensor> tensors,
+                                                 const std::vector<nn::NamedTensor>& statistics,
+                                                 const std::shared_ptr<const nn::LayerExchange>& stages) {
+  if (!stages) return of_round(std::move(tensors), statistics);
+  constexpr std::int64_t kRounds = 8;  // times the stages: a ninth of the time or less is waited for
+  stages_ = stages;
+  ++waiting_;
+  if (is_last(*stages))
+    for (auto& answer : of_round(std::move(tensors), statistics)) held_.push_back(std::move(answer));
+  return waiting_ < kRounds * stages->stages() ? std::vector<BatchAnswer>() : rest();
+}
+
+std::vector<BatchAnswer> EvaluationRounds::rest() {
+  if (waiting_ == 0) return {};
+  waiting_ = 0;
+  std::vector<std::string> names;
+  std::vector<at::Tensor> tensors;
+  if (!held_.empty())
+    for (const auto& item : held_.front().statistics) names.push_back(item.name);
+  for (const auto& answer : held_) {
+    tensors.insert(tensors.end(), answer.tensors.begin(), answer.tensors.end());
+    for (const auto& item : answer.statistics) tensors.push_back(item.value);
+  }
+  const auto last = take_last(*stages_, {std::ssize(held_), std::move(names), std::move(tensors)});
+  if (is_last(*stages_)) return std::exchange(held_, {});
+  std::vector<BatchAnswer> answers;
+  for (std::int64_t i = 0; i < last.answers; ++i) {
+    const auto each = std::ssize(last.tensors) / last.answers;
+    const auto from = last.tensors.begin() + i * each;
+    answers.push_back(next_answer({from, from + each}, last.names));
   }
   return answers;
 }

@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "stoa/data/loader.h"
 #include "stoa/dist/group.h"
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/outputs.h"
 
 namespace stoa {
@@ -35,19 +37,30 @@ class EvaluationRounds {
   BatchPlan plan() const;
   /// To be called once for each of them, by all replicas: the answers of this round's batches, in order.
   /// `tensors` may be of any sizes, `statistics` of the same names everywhere; those of others are on the
-  /// CPU. Throws DistributedError.
+  /// CPU. Where the layers are split over `stages`, the last one's count alone, and all get them some rounds
+  /// at a time, so that the first need not wait for the last in every round. Throws DistributedError.
   std::vector<BatchAnswer> share(std::vector<at::Tensor> tensors,
-                                 const std::vector<nn::NamedTensor>& statistics = {});
+                                 const std::vector<nn::NamedTensor>& statistics = {},
+                                 const std::shared_ptr<const nn::LayerExchange>& stages = nullptr);
+  /// To be called behind the last round: the answers that are still to come.
+  std::vector<BatchAnswer> rest();
 
   std::int64_t samples() const { return samples_; }
   /// Samples whose answers were returned.
   std::int64_t done() const { return done_; }
 
  private:
+  std::vector<BatchAnswer> of_round(std::vector<at::Tensor> tensors,
+                                    const std::vector<nn::NamedTensor>& statistics);
+  BatchAnswer next_answer(std::vector<at::Tensor> tensors, const std::vector<std::string>& statistics);
+
   std::int64_t samples_, batch_size_;
   int workers_;
   std::shared_ptr<dist::Group> replicas_;
   std::int64_t done_ = 0;
+  std::shared_ptr<const nn::LayerExchange> stages_;  ///< null for all layers in one process
+  std::int64_t waiting_ = 0;                         ///< rounds whose answers not all stages have yet
+  std::vector<BatchAnswer> held_;                    ///< of them, by the last stage
 };
 
 /// Implemented by tasks whose evaluate() makes its passes in EvaluationRounds.

@@ -8,7 +8,6 @@
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
 #include "stoa/base/text.h"
-#include "stoa/train/team.h"
 
 namespace stoa {
 namespace {
@@ -55,13 +54,6 @@ bool possible(const PlanModel& model, const Split& split) {
 
 /// What `stoa train` says today.
 std::string refusal(const PlanModel& model, const Split& split) {
-  auto options = model.parallel;
-  options.data = split.data;
-  options.sequence = split.sequence;
-  options.tensor = split.tensor;
-  options.pipeline = split.pipeline;
-  options.expert = split.expert;
-  options.zero = split.zero;
   if (const auto parts = model.refused_parts.find(split.tensor); parts != model.refused_parts.end())
     return parts->second;
   if (const auto stages = model.refused_stages.find(split.pipeline); stages != model.refused_stages.end())
@@ -70,7 +62,7 @@ std::string refusal(const PlanModel& model, const Split& split) {
   if ((split.expert > 1 || split.zero > 2) &&
       passes(model.batch / split.data) != passes(ceil_divide(model.batch, split.data)))
     return format("{} replicas would make unequal numbers of passes", split.data);
-  return Team::refusal(options);
+  return "";
 }
 
 /// The part of the step that is not arithmetic and takes the most, or what takes the most memory.

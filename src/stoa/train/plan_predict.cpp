@@ -45,9 +45,9 @@ struct Shares {
 };
 
 /// Learned numbers on a device: all in all, of them in its blocks' experts, in its blocks, and in one of
-/// these.
+/// these; blocks that are not the same.
 struct Weights {
-  double learned, experts, blocks, block;
+  double learned, experts, blocks, block, distinct;
 
   Weights(const PlanModel& model, const Shares& shares) {
     // embeddings and heads are cut by rows of the vocabulary; of stages the fullest has all of them
@@ -56,7 +56,7 @@ struct Weights {
     blocks = experts + (model.block_learned - model.expert_learned) * shares.matrices *
                            (model.shared ? 1 : shares.stage);
     learned = blocks + (rest - model.scores_learned) + model.scores_learned * shares.matrices;
-    const double distinct = model.shared ? 1 : static_cast<double>(model.depth) * shares.stage;
+    distinct = model.shared ? 1 : static_cast<double>(model.depth) * shares.stage;
     block = blocks / distinct;
   }
 
@@ -64,8 +64,13 @@ struct Weights {
   double dealt(const Shares& shares, bool deals) const {
     return deals ? (learned - experts) / shares.dealt + experts / shares.dealt_experts : learned;
   }
-  /// What is whole in a pass where ZeRO deals weights out: a block, the next one, and what is of no block.
-  double gathered() const { return std::min(learned, learned - blocks + 2 * block); }
+  /// What comes together in a pass where ZeRO deals weights out, of which experts that a rank has alone are
+  /// no part: a block, the next one, and what is of no block.
+  double gathered(const Shares& shares) const {
+    const double alone = shares.dealt_experts > 1 ? 0 : experts;
+    const double of_one = (blocks - alone) / distinct;
+    return std::min(learned - alone, learned - blocks + 2 * of_one);
+  }
   /// Those whose gradients are summed over ranks.
   double summed(const Shares& shares) const {
     return (shares.dealt > 1 ? learned - experts : 0) + (shares.dealt_experts > 1 ? experts : 0);
@@ -167,7 +172,7 @@ PlanMemory predict_memory(const PlanModel& model, const Split& split, const Plan
   const double frozen = (model.parameters - model.learned) / (split.zero >= 3 ? shares.dealt : 1);
   Moments moments{{}, machine.spare, {}};
   auto& always = moments.always;
-  always.weights = kFloat * (dealt(3) + frozen + (split.zero >= 3 ? weights.gathered() : 0));
+  always.weights = kFloat * (dealt(3) + frozen + (split.zero >= 3 ? weights.gathered(shares) : 0));
   if (model.average) always.weights += kFloat * (dealt(3) + frozen);
   always.weights += model.tables / shares.dealt;  // rows of tables are dealt out
   always.optimizer = kFloat * static_cast<double>(model.states) * dealt(1);
@@ -184,8 +189,8 @@ PlanMemory predict_memory(const PlanModel& model, const Split& split, const Plan
   const double loss = kFloat * work_of_loss(model, shares);
 
   const double scores = model.scores_learned * shares.matrices;
-  const double summed = dealt(2);  // gradients that stay
-  const double before = shares.micro_batches > 1 ? summed : 0;
+  const double summed = dealt(2);  // gradients that stay; until the last micro-batch goes back they are whole
+  const double before = shares.micro_batches > 1 ? weights.learned : 0;
   // copies of whole buckets are on their way until the end; ZeRO's second stage lets go of gradients at once
   const double bucket = static_cast<double>(dist::GradientBuckets::kBucketBytes) / kFloat;
   const double sent = weights.summed(shares);
@@ -196,9 +201,11 @@ PlanMemory predict_memory(const PlanModel& model, const Split& split, const Plan
   moments.add("the backward pass begins", before + scores + block, all, work, 0);
   const double left =
       model.shared ? weights.learned - weights.block : weights.learned - scores - weights.block;
-  const double late = before > 0 ? summed + scores + block : std::max(summed - weights.block, 0.0) + block;
+  const double late = before > 0 ? before + scores + block : std::max(summed - weights.block, 0.0) + block;
   const double last_kept = model.width > 0 ? blocks / own_blocks : 0;
-  moments.add("the backward pass ends", late, last_kept, work, std::min(copies, std::max(left, 0.0)));
+  // with ZeRO's second stage there are the most before the last micro-batch, when nothing is under way
+  const double on_the_way = before > 0 && split.zero >= 2 ? 0 : std::min(copies, std::max(left, 0.0));
+  moments.add("the backward pass ends", late, last_kept, work, on_the_way);
   // the embedding's gradient meets that of the loss, which is of the same matrix
   moments.add("the gradients are summed", summed + (scores > 0 && before == 0 ? scores : 0), 0, 0, copies);
   return moments.largest;
@@ -224,18 +231,28 @@ Work work_of_sample(const PlanModel& model, const Split& split, const Shares& sh
           (kPassesOverKept + again) * model.bytes_per_number * (kept.blocks + kept.rest) / machine.bandwidth};
 }
 
+/// `backward` is the time of the last one.
 double gradient_seconds(const PlanModel& model, const Split& split, const Shares& shares,
                         const PlanMachine& machine, double backward) {
   if (shares.dealt == 1) return 0;
   const auto ranks = split.data * split.sequence;
   const Weights weights(model, shares);
-  const double gradients = kFloat * (weights.learned - weights.experts);
-  const double sum = dist::all_reduce_seconds(gradients, ranks, machine.link) +
-                     dist::all_reduce_seconds(kFloat * weights.experts, ranks / split.expert, machine.link);
+  const auto& link = machine.link;
+  const double gradients = kFloat * (weights.learned - weights.experts), experts = kFloat * weights.experts;
+  const double sum = dist::all_reduce_seconds(gradients, ranks, link) +
+                     dist::all_reduce_seconds(experts, ranks / split.expert, link);
+  // what is shared comes together once a step, as in the other stages; layers of their own do before the
+  // forward and before the backward pass of every micro-batch, the next one's while one computes
+  double gathers = 0;
+  if (split.zero >= 3 && !model.shared && model.width > 0)
+    gathers = (2 * shares.micro_batches - 1) *
+              (dist::all_gather_seconds(kFloat * (weights.blocks - weights.experts), ranks, link) +
+               dist::all_gather_seconds(experts, ranks / split.expert, link));
+  const double hides = (1.5 * shares.micro_batches - 1) * backward;
   // buckets leave while the last backward pass goes on; the last of them cannot be hidden
   const double last = dist::all_reduce_seconds(
-      std::min(gradients, static_cast<double>(dist::GradientBuckets::kBucketBytes)), ranks, machine.link);
-  return std::max(sum * (split.zero >= 3 ? 1.5 : 1) - backward, last);
+      std::min(gradients, static_cast<double>(dist::GradientBuckets::kBucketBytes)), ranks, link);
+  return std::max(sum - backward, last) + std::max(gathers - hides, 0.0);
 }
 
 double sequence_seconds(const PlanModel& model, const Split& split, const Shares& shares,

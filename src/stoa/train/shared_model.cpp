@@ -9,15 +9,26 @@
 #include "stoa/base/format.h"
 #include "stoa/base/progress.h"
 #include "stoa/nn/parameters.h"
+#include "stoa/tensor/shape.h"
 #include "stoa/train/pipeline_schedule.h"
 
 namespace stoa {
+namespace {
+
+std::map<std::string, std::vector<std::int64_t>> sizes_in(const torch::nn::Module& model) {
+  std::map<std::string, std::vector<std::int64_t>> sizes;
+  for (const auto& [name, tensor] : nn::module_state(model)) sizes.emplace(name, tensor.sizes().vec());
+  return sizes;
+}
+
+}  // namespace
 
 SharedModel::SharedModel(Recipe& recipe, Task& task, const Team& team)
     : recipe_(recipe),
       task_(task),
       team_(team),
       batch_(share_of(recipe.train.batch_size, team.part(), team.parts())),
+      sizes_(sizes_in(task.model())),
       weights_(team.split_weights(task.model())),
       experts_(team.share_experts(task.model(),
                                   /*together=*/recipe.train.micro_batch_size == 0 ||
@@ -40,32 +51,32 @@ SharedModel::SharedModel(Recipe& recipe, Task& task, const Team& team)
 
 dist::GatheredWeights SharedModel::gather_weights() const {
   if (recipe_.parallel.zero < 3 || team_.partners() == nullptr) return {};
-  return {task_.model(), *team_.partners()};
+  return {task_.model(), experts_.shard_groups(*team_.partners())};
 }
 
 std::unique_ptr<optim::Optimizer> SharedModel::make_optimizer() {
   auto parameters = nn::distinct_parameters(task_.model());
-  if (layers_.is_split() || recipe_.parallel.zero == 0 || team_.partners() == nullptr) {
-    const auto options = experts_.options_for(parameters, recipe_.optimizer);
-    const auto of_shares = weights_.sum_over_shares(parameters);
-    auto of_all = layers_.sum_over_stages(parameters, of_shares);
-    return experts_.with_joint_norm(layers_.is_split()
-                                        ? layers_.make_optimizer(std::move(parameters), options, of_shares)
-                                        : weights_.make_optimizer(std::move(parameters), options),
-                                    std::move(of_all));
-  }
-  auto of_shares = weights_.sum_over_shares(parameters);
-  auto sharded = std::make_unique<dist::ShardedOptimizer>(
-      std::move(parameters), recipe_.optimizer, *team_.partners(), std::move(of_shares), &gathered_);
+  const auto options = experts_.options_for(parameters, recipe_.optimizer);
+  auto sum = layers_.sum_over_stages(parameters, weights_.sum_over_shares(parameters));
+  auto joint = experts_.joint_square(parameters);
+  if (recipe_.parallel.zero == 0 || team_.partners() == nullptr)
+    return optim::make_optimizer(std::move(parameters), options, std::move(sum), std::move(joint));
+  auto sharded = std::make_unique<dist::ShardedOptimizer>(std::move(parameters), options,
+                                                          experts_.shard_groups(*team_.partners()),
+                                                          std::move(sum), &gathered_, std::move(joint));
   sharded_ = sharded.get();
   return sharded;
 }
 
 void SharedModel::make_buckets() {
   using Gradients = dist::ShardedOptimizer::Gradients;
-  if (sharded_ != nullptr)
-    buckets_ = sharded_->make_buckets(recipe_.parallel.zero == 1 ? Gradients::kWhole : Gradients::kParts);
-  else if (team_.partners() != nullptr)
+  if (sharded_ != nullptr) {
+    const auto keep = recipe_.parallel.zero == 1 ? Gradients::kWhole : Gradients::kParts;
+    buckets_ = sharded_->make_buckets(keep);
+    expert_buckets_ = sharded_->make_expert_buckets(keep);
+    return;
+  }
+  if (team_.partners() != nullptr)
     buckets_ = std::make_unique<dist::GradientBuckets>(parameters(/*dealt=*/false), *team_.partners());
   if (experts_.partners() != nullptr)
     expert_buckets_ =
@@ -100,36 +111,95 @@ void SharedModel::require_room() const {
                experts_.deals() ? recipe_.parallel.expert : recipe_.parallel.zero));
 }
 
-void SharedModel::load(const Checkpoint& from, const std::string& folder) {
-  const auto mine = [&](const auto& whole) { return layers_.own(experts_.shares(weights_.shares(whole))); };
-  const auto model_file = folder + "/model.safetensors", average_file = folder + "/average.safetensors";
-  if (gathered_.is_shared())
-    gathered_.load(task_.model(), mine(from.model), model_file);
-  else
-    nn::load_module_state(task_.model(), mine(from.model), model_file);
-  const auto state = mine(from.optimizer);
-  if (sharded_ != nullptr)
-    sharded_->load_whole(state, folder + "/optimizer.safetensors");
-  else
-    optimizer_->load(state, folder + "/optimizer.safetensors");
-  if (sparse_ != nullptr) sparse_->load(from.sparse, folder + "/sparse.safetensors");
-  if (average_ == nullptr) return;
-  auto average = mine(from.average);
-  if (gathered_.is_shared())
-    average = dist::deal_state(average, gathered_.find(), *team_.partners(), average_file);
-  average_->load(average, average_file);
+/// The model's tensors as they are here, shards of them with ZeRO 3.
+SharedModel::State SharedModel::own_weights() const {
+  return gathered_.is_shared() ? gathered_.own(task_.model()) : nn::module_state(task_.model());
 }
 
-void SharedModel::save(Checkpoint& checkpoint) const {
-  const auto whole = [&](const auto& mine) { return weights_.whole(experts_.whole(layers_.whole(mine))); };
-  checkpoint.model =
-      whole(gathered_.is_shared() ? gathered_.whole(task_.model()) : nn::module_state(task_.model()));
-  checkpoint.optimizer = whole(sharded_ != nullptr ? sharded_->whole_state() : optimizer_->state());
-  if (average_ && gathered_.is_shared())
-    checkpoint.average = whole(dist::gather_state(average_->state(), gathered_.find(), *team_.partners()));
-  else if (average_)
-    checkpoint.average = whole(average_->state());
-  if (sparse_ != nullptr) checkpoint.sparse = sparse_->state();
+void SharedModel::load(const Checkpoint& from, const std::string& folder) {
+  const auto model_file = folder + "/model.safetensors", optimizer_file = folder + "/optimizer.safetensors",
+             average_file = folder + "/average.safetensors";
+  if (sparse_ != nullptr) sparse_->load(from.sparse, folder + "/sparse.safetensors");
+  if (!is_dealt_out()) {
+    nn::load_module_state(task_.model(), from.model, model_file);
+    optimizer_->load(from.optimizer, optimizer_file);
+    if (average_) average_->load(from.average, average_file);
+    return;
+  }
+  const auto weights = [this](const State& part, const std::string& file) {
+    return gathered_.is_shared() ? gathered_.own_of(part, file) : part;
+  };
+  const auto states = [this](const State& part, const std::string& file) {
+    return sharded_ != nullptr ? sharded_->own_of(part, file) : part;
+  };
+  take(from.model, own_weights(), weights, model_file);
+  take(from.optimizer, optimizer_->state(), states, optimizer_file);
+  if (average_) take(from.average, average_->state(), weights, average_file);
+}
+
+/// Copies what is this process's of a stored state into `own`, tensor by tensor. `sharded` makes of what its
+/// part of the model has what ZeRO leaves it of that.
+void SharedModel::take(const State& stored, const State& own,
+                       const std::function<State(const State&, const std::string& file)>& sharded,
+                       const std::string& file) const {
+  const at::NoGradGuard no_gradients;
+  const auto fail = [&](const std::string& name, const std::string& fault) {
+    throw DataError(format("{}: tensor `{}` {}; the file belongs to another optimiser, model or recipe", file,
+                           name, fault));
+  };
+  for (const auto& [name, tensor] : own) {
+    const auto found = stored.find(name);
+    if (found == stored.end()) fail(name, "is missing");
+    const auto needed = whole_sizes(name, tensor);
+    if (found->second.sizes() != at::IntArrayRef(needed))
+      fail(name, format("has shape {}, {} is needed", shape_text(found->second.sizes()), shape_text(needed)));
+  }
+  for (const auto& item : stored)
+    if (!own.contains(item.first)) fail(item.first, "has no place here");
+  for (const auto& [name, tensor] : own) {
+    const auto part = layers_.own(experts_.shares(weights_.shares({{name, stored.at(name)}})));
+    tensor.copy_(sharded(part, file).at(name));
+  }
+}
+
+StreamedCheckpoint SharedModel::checkpoint() const {
+  const auto weights = [this](const State& own) {
+    return gathered_.is_shared() ? gathered_.whole_of(own) : own;
+  };
+  const auto states = [this](const State& own) {
+    return sharded_ != nullptr ? sharded_->whole_of(own) : own;
+  };
+  StreamedCheckpoint checkpoint;
+  checkpoint.model = stream(own_weights(), weights);
+  checkpoint.optimizer = stream(optimizer_->state(), states);
+  if (average_) checkpoint.average = stream(average_->state(), weights);
+  if (tables_ != nullptr)
+    checkpoint.sparse = tables_->streamed_state();
+  else if (sparse_ != nullptr)
+    checkpoint.sparse = streamed(sparse_->state());
+  return checkpoint;
+}
+
+/// `unsharded` makes tensors of this process's part of the model of what ZeRO's ranks have of them.
+StreamedTensors SharedModel::stream(const State& own,
+                                    const std::function<State(const State&)>& unsharded) const {
+  if (!is_dealt_out()) return streamed(own);
+  StreamedTensors tensors;
+  for (const auto& [name, tensor] : own) {
+    const auto bring = [this, unsharded, part = State{{name, tensor}}](const PutElements& put) {
+      const auto whole = weights_.whole_on_first(experts_.whole(layers_.whole(unsharded(part))));
+      if (team_.leads()) put(whole.at(part.begin()->first));
+    };
+    tensors.emplace(name, StreamedTensor{tensor.scalar_type(), whole_sizes(name, tensor), {}, bring});
+  }
+  return tensors;
+}
+
+/// Of a parameter or buffer, or of what is kept for a parameter ("PARAMETER.exp_avg").
+std::vector<std::int64_t> SharedModel::whole_sizes(const std::string& name, const at::Tensor& own) const {
+  auto found = sizes_.find(name);
+  if (found == sizes_.end()) found = sizes_.find(name.substr(0, name.rfind('.')));
+  return found == sizes_.end() ? own.sizes().vec() : found->second;
 }
 
 StepShare SharedModel::share(std::uint64_t seed) const {
@@ -143,6 +213,8 @@ StepShare SharedModel::share(std::uint64_t seed) const {
   share.most_samples = (recipe_.train.batch_size + team_.parts() - 1) / team_.parts();
   share.expert_buckets = expert_buckets_.get();
   share.layers = layers_.is_split() ? &layers_ : nullptr;
+  if (sharded_ != nullptr)
+    share.gradient_holder = [this](const std::string& name) { return sharded_->shard(name); };
   return share;
 }
 
@@ -177,14 +249,14 @@ std::string SharedModel::first_not_finite() const {
 }
 
 void SharedModel::join() {
-  layers_.join(task_.model());
-  if (layers_.is_split()) return;  // the first stage alone has all
-  const bool elsewhere = gathered_.is_shared() && team_.partners()->rank() > 0;
-  gathered_.join(task_.model());
+  const auto own = gathered_.join(task_.model());
   if (tables_ != nullptr) tables_->join();
-  if (elsewhere) return;
-  weights_.join(task_.model());
+  if (own.empty()) return;  // others of this stage have its weights
+  layers_.join(task_.model(), own);
+  if (layers_.is_split()) return;  // the first stage alone has all
   experts_.join(task_.model());
+  if (team_.partners() != nullptr && team_.partners()->rank() > 0) return;
+  weights_.join(task_.model());
 }
 
 }  // namespace stoa

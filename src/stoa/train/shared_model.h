@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,13 +40,11 @@ class SharedModel {
 
   /// Takes what is this process's of a checkpoint. `folder` stands in front of messages. Throws DataError.
   void load(const Checkpoint& from, const std::string& folder);
-  /// Puts weights, states, averages and tables, all whole, into a checkpoint on rank 0.
-  void save(Checkpoint& checkpoint) const;
+  /// Weights, states, averages and tables as one process has them, for rank 0 to write. What is dealt out
+  /// comes together tensor by tensor: rank 0 saves it while the others bring() it; before the next step.
+  StreamedCheckpoint checkpoint() const;
   /// Whether saving needs processes that may still be within a forward pass, where one of them has failed.
-  bool meets_in_passes() const {
-    return experts_.deals() || layers_.is_split() || sharded_ != nullptr ||
-           (tables_ != nullptr && tables_->is_split());
-  }
+  bool meets_in_passes() const { return is_dealt_out() || (tables_ != nullptr && tables_->is_split()); }
 
   /// To be held while the model runs, forward and backward: brings the weights that no process has whole.
   dist::GatheredWeights::Pass pass() const { return gathered_.pass(); }
@@ -61,6 +61,19 @@ class SharedModel {
   void join();
 
  private:
+  using State = std::map<std::string, at::Tensor>;
+  using Sizes = std::map<std::string, std::vector<std::int64_t>>;
+
+  /// Whether other processes have parts of weights or of the optimiser's state.
+  bool is_dealt_out() const {
+    return weights_.group() != nullptr || experts_.deals() || layers_.is_split() || sharded_ != nullptr;
+  }
+  State own_weights() const;
+  void take(const State& stored, const State& own,
+            const std::function<State(const State&, const std::string& file)>& sharded,
+            const std::string& file) const;
+  StreamedTensors stream(const State& own, const std::function<State(const State&)>& unsharded) const;
+  std::vector<std::int64_t> whole_sizes(const std::string& name, const at::Tensor& own) const;
   dist::GatheredWeights gather_weights() const;
   std::unique_ptr<optim::Optimizer> make_optimizer();
   void make_buckets();
@@ -71,6 +84,7 @@ class SharedModel {
   Task& task_;
   const Team& team_;
   BatchShare batch_;  // of each batch
+  Sizes sizes_;       // of the model's tensors before anything was dealt out
   dist::SplitWeights weights_;
   dist::ExpertParallel experts_;
   dist::SplitLayers layers_;

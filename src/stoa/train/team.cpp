@@ -10,23 +10,8 @@
 #include "stoa/dist/table_exchange.h"
 
 namespace stoa {
-namespace {
-
-void refuse_unknown(const dist::ParallelOptions& options) {
-  if (options.pipeline > 1 && options.zero > 0)
-    throw ConfigError(
-        format("`parallel.pipeline` is {}, which does not go with `parallel.zero` = {} yet; set it to 1",
-               options.pipeline, options.zero));
-  if (options.zero > 0 && options.expert > 1)
-    throw ConfigError(
-        format("`parallel.zero` is {}, which does not go with `parallel.expert` = {} yet; set it to 0",
-               options.zero, options.expert));
-}
-
-}  // namespace
 
 Team::Team(const dist::ParallelOptions& options) : options_(options) {
-  refuse_unknown(options);
   const auto place = dist::read_place();
   const auto wanted = options.for_processes(place.world);
   if (place.world == 1) {
@@ -45,15 +30,6 @@ Team::Team(const dist::ParallelOptions& options) : options_(options) {
   world_options.timeout_s = options.timeout;
   world_ = dist::World::join(place, world_options);
   mesh_.emplace(*world_, options);
-}
-
-std::string Team::refusal(const dist::ParallelOptions& options) {
-  try {
-    refuse_unknown(options);
-    return "";
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
 }
 
 dist::SequenceSplit Team::split() const {

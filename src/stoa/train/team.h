@@ -22,9 +22,6 @@ class Team {
   /// Meets the others, if there are any, and deals out the work as the recipe says. Throws ConfigError where
   /// the recipe needs another number of processes, DistributedError where some do not come.
   explicit Team(const dist::ParallelOptions& options);
-  /// What it says to work that training cannot share out so yet, whatever the number of processes; empty
-  /// where it can.
-  static std::string refusal(const dist::ParallelOptions& options);
 
   bool alone() const { return !mesh_; }
   /// Rank 0, which alone writes the run folder and reports.

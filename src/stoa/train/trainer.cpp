@@ -358,12 +358,11 @@ void Training::save() {
   unsaved_ = false;
 }
 
-/// All processes give what is theirs, and rank 0 writes it.
+/// All processes give what is theirs, tensor by tensor, and rank 0 writes it.
 void Training::write_checkpoint() {
-  Checkpoint checkpoint;
+  auto checkpoint = model_.checkpoint();
+  if (!team_.leads()) return checkpoint.bring();
   checkpoint.step = done_;
-  model_.save(checkpoint);
-  if (!team_.leads()) return;
   checkpoint.state = {{"metrics", metrics_.to_json()},
                       {"evaluated", evaluated_},
                       {"since_line", means_.state()},

@@ -208,7 +208,7 @@ BatchOutcome accumulate_gradients(Task& task, const Batch& batch, const StepCont
     gathered.add(go_forward(0, false), {0, 0}, statistics);
   for (auto* const buckets : {share.buckets, share.expert_buckets})
     if (buckets != nullptr) buckets->finish();
-  if (share.layers != nullptr) share.layers->add_shared_gradients();
+  if (share.layers != nullptr) share.layers->add_shared_gradients(share.gradient_holder);
   if (share.partners != nullptr) gathered.sum_over(*share.partners);
   auto outcome = gathered.outcome(statistics);
   return share.layers == nullptr ? outcome : of_last(outcome, *share.layers);

@@ -38,8 +38,9 @@ struct StepShare {
   nn::SplitsRows* tables =
       nullptr;                    ///< rows that they look up together, as often as the one with most pieces
   std::int64_t most_samples = 0;  ///< that one of them has of the batch
-  dist::GradientBuckets* expert_buckets = nullptr;  ///< sums gradients of experts that others hold too
-  const dist::SplitLayers* layers = nullptr;        ///< which this process has; null for all
+  dist::GradientBuckets* expert_buckets = nullptr;     ///< sums gradients of experts that others hold too
+  const dist::SplitLayers* layers = nullptr;           ///< which this process has; null for all
+  dist::SplitLayers::FindHolder gradient_holder = {};  ///< of sums that are dealt out; empty: the parameters
   PipelineSchedule schedule = PipelineSchedule::kOneForwardOneBackward;
 };
 

@@ -74,7 +74,8 @@ void train(const fs::path& out, const std::string& absent, const std::vector<std
 }
 
 STOA_PROCESS_BODY(train) {
-  train(asked("STOA_TEST_RUN"), asked("STOA_TEST_ABSENT"));
+  const auto zero = asked("STOA_TEST_ZERO");
+  train(asked("STOA_TEST_RUN"), asked("STOA_TEST_ABSENT"), {"parallel.zero=" + (zero.empty() ? "0" : zero)});
 }
 
 STOA_PROCESS_BODY(resume) {
@@ -84,9 +85,12 @@ STOA_PROCESS_BODY(resume) {
   run_training(request, catalog());
 }
 
-void run(const std::string& body, int world, const fs::path& out, const std::string& absent) {
-  test::expect_processes(body, world,
-                         {.environment = {{"STOA_TEST_RUN", out.string()}, {"STOA_TEST_ABSENT", absent}}});
+void run(const std::string& body, int world, const fs::path& out, const std::string& absent,
+         const std::string& zero = "") {
+  test::expect_processes(
+      body, world,
+      {.environment = {
+           {"STOA_TEST_RUN", out.string()}, {"STOA_TEST_ABSENT", absent}, {"STOA_TEST_ZERO", zero}}});
 }
 
 Checkpoint end_of(const fs::path& run) {
@@ -160,6 +164,20 @@ TEST(TableParallel, TrainsAsOneProcessDoes) {
     expect_same_run(many, folder / absent);
     if (HasFailure()) FAIL() << absent;
   }
+}
+
+/// Tables have an update rule of their own; the network beside them is shared out.
+TEST(TableParallel, GoesWithSharedOptimisersAndWeights) {
+  const TempDir folder;
+  train(folder / "one", "dense");
+  for (const auto& [world, zero] : {std::pair{3, "2"}, {2, "3"}}) {
+    run("train", world, folder / zero, "dense", zero);
+    if (HasFailure()) return;
+    expect_same_run(folder / zero, folder / "one");
+    if (HasFailure()) FAIL() << "zero = " << zero;
+  }
+  run("resume", 1, folder / "3", "");  // from step 10, in one process
+  if (!HasFailure()) expect_same_run(folder / "3", folder / "one");
 }
 
 TEST(TableParallel, GoesOnWithAnotherNumberOfProcesses) {

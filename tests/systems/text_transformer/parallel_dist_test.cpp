@@ -7,48 +7,28 @@
 #include "stoa/systems/catalog.h"
 #include "stoa/train/events.h"
 #include "stoa/train/trainer.h"
-#include "support/processes.h"
 #include "support/temp_dir.h"
-#include "support/text_runs.h"
 #include "support/thrown.h"
+#include "systems/text_transformer/split_runs.h"
 
 namespace stoa {
 namespace {
 
 namespace fs = std::filesystem;
+using Case = test::SplitCase;
 using test::TempDir;
-using test::words_of;
 using test::write_text;
 
 STOA_PROCESS_BODY(train) {
-  test::train_text(std::getenv("STOA_TEST_RECIPE"), std::getenv("STOA_TEST_RUN"),
-                   words_of(std::getenv("STOA_TEST_SET")));
-}
-
-struct Case {
-  std::string name, task;
-  int world;
-  std::string split;        ///< what the processes' recipe says besides
-  std::string common = "";  ///< and that of one process too
-};
-
-void PrintTo(const Case& c, std::ostream* to) {
-  *to << c.name;
+  test::train_as_told();
 }
 
 class ParallelText : public testing::TestWithParam<Case> {};
 
 TEST_P(ParallelText, TrainsAsOneProcessDoes) {
   const TempDir folder;
-  write_text(folder.path());
-  const fs::path recipe = folder / (GetParam().task + ".toml");
-  test::train_text(recipe, folder / "one", words_of(GetParam().common));
-  test::expect_processes("train", GetParam().world,
-                         {.environment = {{"STOA_TEST_RECIPE", recipe},
-                                          {"STOA_TEST_RUN", folder / "many"},
-                                          {"STOA_TEST_SET", GetParam().split + " " + GetParam().common}}});
-  if (HasFailure()) return;
-  test::expect_equal_runs(folder / "one", folder / "many");
+  test::train_both(GetParam(), folder.path());
+  if (!HasFailure()) test::expect_equal_runs(folder / "one", folder / "many");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -96,24 +76,19 @@ class SplitCheckpoints : public testing::TestWithParam<const char*> {};
 TEST_P(SplitCheckpoints, GoOnInOneProcessAndInTwo) {
   const TempDir folder;
   write_text(folder.path());
-  const fs::path recipe = folder / "masked_text.toml";
-  test::expect_processes(
-      "train", 2,
-      {.environment = {{"STOA_TEST_RECIPE", recipe},
-                       {"STOA_TEST_RUN", folder / "many"},
-                       {"STOA_TEST_SET", std::string(GetParam()) + " checkpoint.every=10 train.ema=0.9"}}});
+  test::train_many({"", "masked_text", 2, GetParam(), "checkpoint.every=10 train.ema=0.9"}, folder.path());
   const auto end = read_events(folder / "many").back();
   EXPECT_TRUE(fs::exists(folder / "many" / "evaluation.json"));  // rank 0 had the whole model to measure it
   const auto loaded = load_run(folder / "many", catalog(), "last", /*open_data=*/true);
   loaded.task->model().eval();
   EXPECT_NEAR(loaded.task->evaluate({.batch_size = 7, .progress = {}}).metrics["loss"],
-              end.at("loss").get<double>(), 2e-5);
+              end.at("loss").get<double>(), 1e-6);
   fs::copy(folder / "many", folder / "alone", fs::copy_options::recursive);
   run_training({.recipe = {}, .out = {}, .resume = folder / "alone", .resume_step = 10}, catalog());
   test::expect_processes("resume", 2, {.environment = {{"STOA_TEST_RUN", folder / "many"}}});
   EXPECT_EQ(read_events(folder / "many").back().at("loss"), end.at("loss"));  // to the bit
   EXPECT_NEAR(read_events(folder / "alone").back().at("loss").get<double>(), end.at("loss").get<double>(),
-              2e-5 * end.at("loss").get<double>());
+              1e-6 * end.at("loss").get<double>());
 }
 
 INSTANTIATE_TEST_SUITE_P(Splits, SplitCheckpoints,

@@ -10,7 +10,6 @@
 #include "stoa/dist/world.h"
 #include "stoa/systems/catalog.h"
 #include "stoa/systems/text_transformer/model.h"
-#include "stoa/train/team.h"
 #include "stoa/train/trainer.h"
 #include "stoa/train/training_step.h"
 #include "support/processes.h"
@@ -130,11 +129,6 @@ TEST(PipelineText, SaysWhatItCannotSplit) {
     return test::thrown<ConfigError>([&] { model->require_stages(2); });
   };
   STOA_EXPECT_CONTAINS(refused([](auto&) {}, TextHead::kClasses), "masked_text and causal_text");
-  dist::ParallelOptions options;
-  options.pipeline = 2;
-  EXPECT_EQ(Team::refusal(options), "");
-  options.zero = 1;
-  STOA_EXPECT_CONTAINS(Team::refusal(options), "`parallel.zero` = 1");
 }
 
 TEST(PipelineText, NeedsSeveralProcesses) {

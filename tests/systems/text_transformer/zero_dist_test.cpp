@@ -1,34 +1,20 @@
 // Transformers whose weights are shared out over processes (ZeRO 3) train as one process does.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
-#include "stoa/train/checkpoint.h"
-#include "support/processes.h"
+#include "stoa/train/events.h"
 #include "support/temp_dir.h"
-#include "support/text_runs.h"
+#include "systems/text_transformer/split_runs.h"
 
 namespace stoa {
 namespace {
 
 namespace fs = std::filesystem;
+using Case = test::SplitCase;
 using test::TempDir;
-using test::words_of;
 using test::write_text;
 
 STOA_PROCESS_BODY(train) {
-  test::train_text(std::getenv("STOA_TEST_RECIPE"), std::getenv("STOA_TEST_RUN"),
-                   words_of(std::getenv("STOA_TEST_SET")));
-}
-
-struct Case {
-  std::string name, task;
-  int world;
-  std::string common, split = "";  ///< of both recipes, and of that of several processes besides
-};
-
-void PrintTo(const Case& c, std::ostream* to) {
-  *to << c.name;
+  test::train_as_told();
 }
 
 /// Weights, moments and averages; Adam divides by gradients' sizes, so that rounding grows with the steps.
@@ -41,22 +27,20 @@ void expect_close(const std::map<std::string, at::Tensor>& found,
   }
 }
 
+Checkpoint end_of(const fs::path& run) {
+  return CheckpointStore(run / "checkpoints").load(20);
+}
+
 class SharedWeightsText : public testing::TestWithParam<Case> {};
 
 TEST_P(SharedWeightsText, TrainsAsOneProcessDoes) {
   const TempDir folder;
-  write_text(folder.path());
-  const auto& [name, task, world, common, split] = GetParam();
-  const fs::path recipe = folder / (task + ".toml");
-  test::train_text(recipe, folder / "one", words_of(common));
-  test::expect_processes("train", world,
-                         {.environment = {{"STOA_TEST_RECIPE", recipe},
-                                          {"STOA_TEST_RUN", folder / "many"},
-                                          {"STOA_TEST_SET", common + " parallel.zero=3 " + split}}});
+  auto shared = GetParam();
+  shared.split += " parallel.zero=3";
+  test::train_both(shared, folder.path());
   if (HasFailure()) return;
   test::expect_equal_runs(folder / "one", folder / "many");
-  const auto one = CheckpointStore(folder / "one" / "checkpoints").load(20),
-             many = CheckpointStore(folder / "many" / "checkpoints").load(20);
+  const auto one = end_of(folder / "one"), many = end_of(folder / "many");
   expect_close(many.model, one.model);
   expect_close(many.optimizer, one.optimizer);
   expect_close(many.average, one.average);
@@ -64,17 +48,41 @@ TEST_P(SharedWeightsText, TrainsAsOneProcessDoes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, SharedWeightsText,
-    testing::Values(Case{"causal, pre-norm, 3 layers, LAMB, clipped, averaged", "causal_text", 3,
+    testing::Values(Case{"causal, pre-norm, 3 layers, LAMB, clipped, averaged", "causal_text", 3, "",
                          "model.norm=pre model.depth=3 optimizer.name=lamb train.clip_norm=0.3 train.ema=0.9 "
                          "train.micro_batch_size=1"},
-                    Case{"masked, recomputed", "masked_text", 2, "train.clip_norm=0.3 train.clip=tensor",
-                         "model.recompute=true"},
-                    Case{"masked, one layer for all", "masked_text", 2,
+                    Case{"masked, recomputed", "masked_text", 2, "model.recompute=true",
+                         "train.clip_norm=0.3 train.clip=tensor"},
+                    Case{"masked, one layer for all", "masked_text", 2, "",
                          "model.preset=albert model.depth=3 model.embedding_dim=12 train.micro_batch_size=2"},
-                    Case{"masked, weights of 2, 2 replicas", "masked_text", 4,
-                         "optimizer.name=lamb train.clip_norm=0.3", "parallel.tensor=2"},
-                    Case{"causal, ring of 2", "causal_text", 2, "train.clip_norm=0.3",
-                         "parallel.sequence=2"}));
+                    Case{"masked, weights of 2, 2 replicas", "masked_text", 4, "parallel.tensor=2",
+                         "optimizer.name=lamb train.clip_norm=0.3"},
+                    Case{"causal, ring of 2", "causal_text", 2, "parallel.sequence=2",
+                         "train.clip_norm=0.3"}));
+
+/// Nothing is computed in another way: of two processes, whose sums have one order, and without norms, runs
+/// are those of replicas to the bit.
+TEST(SharedWeightsInHalfPrecision, AreThoseOfReplicasToTheBit) {
+  const TempDir replicas, shared;
+  for (const auto* folder : {&replicas, &shared}) {
+    write_text(folder->path());
+    test::train_many({"", "causal_text", 2, folder == &shared ? "parallel.zero=3" : "parallel.zero=0",
+                      "runtime.precision=bf16 train.micro_batch_size=1 train.ema=0.9"},
+                     folder->path());
+    if (HasFailure()) return;
+  }
+  const auto one = end_of(replicas / "many"), many = end_of(shared / "many");
+  for (const auto& [wanted, found] : {std::pair{&one.model, &many.model},
+                                      {&one.optimizer, &many.optimizer},
+                                      {&one.average, &many.average}}) {
+    ASSERT_EQ(found->size(), wanted->size());
+    for (const auto& [name, tensor] : *wanted) EXPECT_TRUE(at::equal(found->at(name), tensor)) << name;
+  }
+  const auto log = read_events(shared / "many"), wanted = read_events(replicas / "many");
+  ASSERT_EQ(log.size(), wanted.size());
+  for (std::size_t i = 0; i < log.size(); ++i)
+    EXPECT_EQ(log[i].value("loss", 0.0), wanted[i].value("loss", 0.0)) << "line " << i;
+}
 
 }  // namespace
 }  // namespace stoa

@@ -57,6 +57,7 @@ class MixtureImpl : public torch::nn::Module, public HasSlices, public SplitsWei
   void use_expert_exchange(std::shared_ptr<const ExpertExchange> exchange) {
     exchange_ = std::move(exchange);
   }
+  const ExpertExchange* expert_exchange() const { return exchange_.get(); }
   std::map<std::string, WeightCut> cuts() const override;
   void require_parts(std::int64_t parts) const override;
   void use_exchange(std::shared_ptr<const WeightExchange> exchange) override;

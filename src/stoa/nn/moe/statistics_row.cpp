@@ -2,6 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "stoa/nn/moe/joint_routing.h"
+#include "stoa/nn/moe/selection.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::nn {
@@ -16,8 +20,18 @@ constexpr at::Tensor RoutingStatistics::*kScalars[] = {
 
 }  // namespace
 
-std::int64_t statistics_size(const RouterOptions& options) {
-  return std::ssize(kByExpert) * options.experts + std::ssize(kScalars);
+std::int64_t routing_groups(std::int64_t samples, const RouterOptions& options,
+                            const ExpertExchange* exchange) {
+  if (options.group_size == 0) return 1;
+  if (exchange != nullptr && exchange->parts() > 1) {
+    const JointTokens samples_of_all(*exchange, samples, options.group_size, /*finite=*/true, at::kCPU);
+    if (samples_of_all.share_groups()) return samples_of_all.all().count();
+  }
+  return RoutingGroups{samples, std::min(options.group_size, samples)}.count();
+}
+
+std::int64_t statistics_size(const RouterOptions& options, std::int64_t groups) {
+  return std::ssize(kByExpert) * groups * options.experts + std::ssize(kScalars);
 }
 
 at::Tensor statistics_row(const std::vector<RoutingStatistics>& calls, const RouterOptions& options,
@@ -25,7 +39,8 @@ at::Tensor statistics_row(const std::vector<RoutingStatistics>& calls, const Rou
   std::vector<at::Tensor> values;
   for (const auto& call : calls) {
     for (const auto member : kByExpert) {
-      check_shape(call.*member, {1, options.experts}, "statistics of a router's only group");
+      check_shape(call.*member, {calls.front().fraction.size(0), options.experts},
+                  "statistics of a router, of as many groups as the first call's");
       values.push_back((call.*member).flatten().to(type));
     }
     for (const auto member : kScalars) {
@@ -37,15 +52,16 @@ at::Tensor statistics_row(const std::vector<RoutingStatistics>& calls, const Rou
   return at::cat(values);
 }
 
-std::vector<RoutingStatistics> statistics_of(const at::Tensor& row, const RouterOptions& options) {
+std::vector<RoutingStatistics> statistics_of(const at::Tensor& row, const RouterOptions& options,
+                                             std::int64_t groups) {
   std::vector<RoutingStatistics> calls;
-  const auto size = statistics_size(options);
+  const auto size = statistics_size(options, groups), by_expert = groups * options.experts;
   for (std::int64_t begin = 0; begin < row.numel(); begin += size) {
     auto place = begin;
     auto& call = calls.emplace_back();
     for (const auto member : kByExpert) {
-      call.*member = row.narrow(0, place, options.experts).unsqueeze(0);
-      place += options.experts;
+      call.*member = row.narrow(0, place, by_expert).view({groups, options.experts});
+      place += by_expert;
     }
     for (const auto member : kScalars) call.*member = row[place++];
     for (const auto member :

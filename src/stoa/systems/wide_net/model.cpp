@@ -34,7 +34,7 @@ std::int64_t module_for(std::int64_t key, std::map<std::int64_t, std::int64_t>& 
 }  // namespace
 
 WideNetImpl::WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input)
-    : options_(options), input_(input) {
+    : options_(options), input_(input), own_{0, options.depth} {
   const std::int64_t dim = options.dim;
   patch = register_module("patch", nn::PatchEmbedding(input.image_size, input.channels, options.patch, dim));
   tokens_ = patch->patches() + (options.class_slot == ClassSlot::kZero ? 1 : 0);
@@ -95,20 +95,30 @@ at::Tensor WideNetImpl::embed(const at::Tensor& images) {
   return drop(x);
 }
 
-/// x + y, y being a branch's answer on its way into the residual (dropout, layer scale, stochastic depth),
-/// and the norm of it.
+double WideNetImpl::path_rate(std::int64_t layer) const {
+  return options_.depth > 1
+             ? options_.drop_path * static_cast<double>(layer) / static_cast<double>(options_.depth - 1)
+             : 0;
+}
+
+at::Tensor WideNetImpl::path_factor(const at::Tensor& x, std::int64_t layer) const {
+  const double rate = path_rate(layer);
+  if (rate == 0 || !is_training()) return {};
+  return ops::dropout(at::ones({x.size(0), 1}, x.options()), rate).squeeze(1);
+}
+
 ops::ResidualNorm WideNetImpl::add(const at::Tensor& x, const at::Tensor& y,
                                    const std::vector<at::Tensor>& scales, std::int64_t layer,
-                                   const torch::nn::LayerNormImpl& norm) {
+                                   const torch::nn::LayerNormImpl* norm) {
   const nn::PartScope part("layer norms");
-  const double rate = options_.depth > 1 ? options_.drop_path * static_cast<double>(layer) /
-                                               static_cast<double>(options_.depth - 1)
-                                         : 0;
-  at::Tensor factor;
-  if (rate > 0 && is_training())
-    factor = ops::dropout(at::ones({y.size(0), 1}, x.options()), rate).squeeze(1);
+  const auto factor = path_factor(x, layer);
   const auto scale = scales.empty() ? at::Tensor() : scales[static_cast<std::size_t>(layer)];
-  return ops::residual_norm(x, y, {}, norm.weight, norm.bias, kNormEps, scale, factor);
+  if (norm != nullptr) return ops::residual_norm(x, y, {}, norm->weight, norm->bias, kNormEps, scale, factor);
+  auto branch = y;
+  if (scale.defined()) branch = branch * scale;
+  if (factor.defined()) branch = branch * factor.view({-1, 1, 1});
+  const auto sum = x + branch;
+  return {sum, sum};
 }
 
 at::Tensor WideNetImpl::pool(const at::Tensor& x) {
@@ -137,7 +147,7 @@ nn::LayerPass WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const
     const auto y = attention[layer.attention]->as<nn::Attention>()->forward(normed);
     return drop(y);
   });
-  const auto middle = add(x, mixed, scale1, i, norm_of(norm2, i));
+  const auto middle = add(x, mixed, scale1, i, &norm_of(norm2, i));
   nn::LayerPass passed;
   at::Tensor answer;
   if (layer.mixture >= 0) {
@@ -150,8 +160,10 @@ nn::LayerPass WideNetImpl::pass_layer(std::int64_t i, const at::Tensor& x, const
     const nn::PartScope part("perceptrons");
     answer = mlp[layer.mlp]->as<nn::Mlp>()->forward(middle.normed);
   }
-  const bool last = i + 1 == options_.depth;
-  const auto after = add(middle.sum, answer, scale2, i, last ? *final_norm : norm_of(norm1, i + 1));
+  const auto* const next = i + 1 == options_.depth ? final_norm.get()
+                           : i + 1 == own_.end     ? nullptr
+                                                   : &norm_of(norm1, i + 1);
+  const auto after = add(middle.sum, answer, scale2, i, next);
   passed.x = after.sum;
   passed.normed = after.normed;
   if (trace != nullptr) {
@@ -167,41 +179,56 @@ ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images) {
 }
 
 ImageClassifierOutput WideNetImpl::classify(const at::Tensor& images, WideNetTrace* trace) {
-  auto x = embed(images);
-  if (trace != nullptr) trace->embedded = x;
-  auto normed = nn::in_part("layer norms", [&] {
-    return ops::layer_norm(x, norm_of(norm1, 0).weight, norm_of(norm1, 0).bias, kNormEps);
+  std::optional<ops::BatchPartScope> count;  // dropout counts as it would in one process
+  if (own_.begin > 0 && is_training()) {
+    auto part = ops::batch_part();
+    part.calls += dropout_calls(own_.begin);
+    count.emplace(part);
+  }
+  Handed handed = own_.begin == 0 ? Handed{embed(images), {}, {}, {}} : receive(images.size(0));
+  if (trace != nullptr) trace->embedded = handed.x;
+  handed.normed = nn::in_part("layer norms", [&] {
+    const auto& first = norm_of(norm1, own_.begin);
+    return ops::layer_norm(handed.x, first.weight, first.bias, kNormEps);
   });
   const bool again = options_.recompute && is_training() && trace == nullptr;
-  std::vector<nn::RoutingStatistics> calls;
-  for (std::int64_t i = 0; i < options_.depth; ++i) {
+  for (std::int64_t i = own_.begin; i < own_.end; ++i) {
     const auto layer = [this, i, trace](const at::Tensor& sum, const at::Tensor& input) {
       return pass_layer(i, sum, input, trace);
     };
-    auto passed = nn::run_layer(layer, x, normed, again, brought_, i);
-    x = passed.x;
-    normed = passed.normed;
-    if (passed.routing) calls.push_back(std::move(*passed.routing));
+    auto passed = nn::run_layer(layer, handed.x, handed.normed, again, brought_, i);
+    handed.x = passed.x;
+    handed.normed = passed.normed;
+    if (passed.routing) handed.calls.push_back(std::move(*passed.routing));
   }
-  const auto pooled = pool(normed);
+  if (own_.end < options_.depth) return {{}, {}, send(handed), stages_};
+  const auto pooled = pool(handed.normed);
   const at::Tensor represented =
       representation ? nn::in_part("representation", [&] { return representation->forward(pooled).tanh(); })
                      : pooled;
   ImageClassifierOutput output;
+  output.stages = stages_;
   output.logits = nn::in_part("head", [&] { return head->forward(represented); });
-  if (!calls.empty())
-    output.side = nn::in_part("router", [&] { return nn::routing_outputs(calls, options_.router); });
-  if (is_training() && !options_.share_norms) {
-    output.side.statistics.push_back({"norm1.spread", ln_spread(norm_weights(norm1))});
-    output.side.statistics.push_back({"norm2.spread", ln_spread(norm_weights(norm2))});
-  }
+  output.side = side_outputs(handed);
   if (trace != nullptr) {
-    trace->final_norm = normed;
+    trace->final_norm = handed.normed;
     trace->pooled = pooled;
     trace->representation = represented;
     trace->logits = output.logits;
   }
   return output;
+}
+
+nn::SideOutputs WideNetImpl::side_outputs(const Handed& last) const {
+  nn::SideOutputs side;
+  if (!last.calls.empty())
+    side = nn::in_part("router", [&] { return nn::routing_outputs(last.calls, options_.router); });
+  // in one process the weights of the norms are at hand where a report shows them
+  if (options_.share_norms || !(is_training() || stages_)) return side;
+  const auto norms = all_norms(last);
+  side.statistics.push_back({"norm1.spread", ln_spread(norms[0])});
+  side.statistics.push_back({"norm2.spread", ln_spread(norms[1])});
+  return side;
 }
 
 }  // namespace stoa::wide_net

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "stoa/nn/attention.h"
+#include "stoa/nn/layer_split.h"
 #include "stoa/nn/layer_weights.h"
 #include "stoa/nn/linear.h"
 #include "stoa/nn/mlp.h"
@@ -40,7 +41,10 @@ struct WideNetTrace {
 /// WideNet and its baselines (arXiv 2107.11817): x <- x + Att(LN1_i(x)); x <- x + FF(LN2_i(x)), i = 1..D,
 /// where Att and FF may be the same modules for all i. Shared modules are registered once, so that counts,
 /// optimisers and checkpoints see them once.
-class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights, public nn::BringsWeights {
+class WideNetImpl : public ImageClassifier,
+                    public nn::AdaptsWeights,
+                    public nn::SplitsLayers,
+                    public nn::BringsWeights {
  public:
   WideNetImpl(const WideNetOptions& options, const ImageClassifierInput& input);
 
@@ -52,6 +56,13 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights, public nn:
   /// Takes the weights of a model of the same widths with other sharing, depth or groups (widenet.md 7, last
   /// check; 9).
   nn::Weights adapt(nn::Weights weights, const nn::AdaptOptions& options) const override;
+  std::int64_t layers() const override { return options_.depth; }
+  std::map<std::string, std::vector<std::int64_t>> users() const override;
+  void require_stages(std::int64_t stages) const override;
+  void use_layers(nn::LayerRange own, std::shared_ptr<const nn::LayerExchange> exchange) override {
+    own_ = own;
+    stages_ = std::move(exchange);
+  }
   std::map<std::string, std::int64_t> layer_parameters() const override;
   void use_weights(std::shared_ptr<const nn::LayerWeights> weights) override {
     brought_ = std::move(weights);
@@ -76,21 +87,46 @@ class WideNetImpl : public ImageClassifier, public nn::AdaptsWeights, public nn:
   struct Layer {
     std::int64_t attention, mlp, mixture, norm;
   };
+  /// What one layer leaves to the next, which may be another process's.
+  struct Handed {
+    at::Tensor x, normed;                      ///< the sum, and the next layer's norm of it
+    std::vector<nn::RoutingStatistics> calls;  ///< of all mixtures so far
+    at::Tensor norms;  ///< [2, layers, d], weights of the norms of stages before; undefined for none
+  };
   void build_layers();
   std::vector<std::vector<std::int64_t>> served(std::int64_t Layer::*module) const;
   at::Tensor drop(const at::Tensor& x) const;
   at::Tensor embed(const at::Tensor& images);
+  /// Stochastic depth: of each sample 0 or 1 / keep; undefined for a layer that is never skipped.
+  at::Tensor path_factor(const at::Tensor& x, std::int64_t layer) const;
   at::Tensor pool(const at::Tensor& x);
+  /// The statistics that a forward pass ends with, and the losses of its mixtures.
+  nn::SideOutputs side_outputs(const Handed& last) const;
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
   nn::LayerPass pass_layer(std::int64_t i, const at::Tensor& x, const at::Tensor& normed,
                            WideNetTrace* trace);
+  /// x + y, y being a branch's answer on its way into the residual (layer scale, stochastic depth), and the
+  /// norm of it; without `norm`, which is then the next stage's, x + y alone.
   ops::ResidualNorm add(const at::Tensor& x, const at::Tensor& y, const std::vector<at::Tensor>& scales,
-                        std::int64_t layer, const torch::nn::LayerNormImpl& norm);
+                        std::int64_t layer, const torch::nn::LayerNormImpl* norm);
+  /// Calls for dropout and for a router's noise of a forward pass in front of a layer.
+  std::int64_t dropout_calls(std::int64_t layer) const;
+  /// How often stochastic depth skips a layer.
+  double path_rate(std::int64_t layer) const;
+  /// The weights of all norms up to the last one here [2, layers, d].
+  at::Tensor all_norms(const Handed& handed) const;
+  /// What the stage before left of so many samples.
+  Handed receive(std::int64_t samples) const;
+  /// Hands on what the next stage needs, and what all stages so far say of themselves: losses of mixtures and
+  /// statistics are made by the last one, as in one process.
+  at::Tensor send(const Handed& handed) const;
 
   WideNetOptions options_;
   ImageClassifierInput input_;
   std::int64_t tokens_ = 0;
   std::vector<Layer> layers_;
+  nn::LayerRange own_{};                             ///< the layers that are here
+  std::shared_ptr<const nn::LayerExchange> stages_;  ///< null where all of them are
   std::shared_ptr<const nn::LayerWeights> brought_;  ///< null where all weights are here
 };
 TORCH_MODULE(WideNet);
