@@ -147,7 +147,7 @@ STOA_PROCESS_TEST(ShardedOptimizer, UpdatesAsOneProcessDoes, 1, 2, 3, 5) {
     }
     const auto slack = static_cast<std::int64_t>(2 * plain.size() * sizeof(double));
     EXPECT_LE(bytes_of(many.state()), bytes_of(one->state()) / world->size() + slack);
-    const auto state = many.whole_state();
+    const auto state = many.whole_of(many.state());
     const auto wanted = world->rank() == 0 ? one->state() : ShardedOptimizer::State();
     ASSERT_EQ(state.size(), wanted.size());
     for (const auto& [name, tensor] : wanted) {
@@ -287,7 +287,7 @@ void expect_to_go_on_from_one_process(World& world) {
     const at::NoGradGuard no_gradients;
     for (std::size_t i = 0; i < plain.size(); ++i) shared[i].tensor.copy_(plain[i].tensor);
   }
-  many.load_whole(one->state(), "here");
+  many.load(many.own_of(one->state(), "here"), "here");
   const auto buckets = many.make_buckets(Gradients::kWhole);
   for (int step = 4; step < 8; ++step) {
     step_plain(*one, rule, plain, step, world.size());
@@ -298,10 +298,10 @@ void expect_to_go_on_from_one_process(World& world) {
 
   auto misshapen = one->state();
   misshapen["matrix.exp_avg"] = at::zeros({5, 7}, at::kDouble);
-  auto message = test::thrown<DataError>([&] { many.load_whole(misshapen, "here"); });
+  auto message = test::thrown<DataError>([&] { many.load(many.own_of(misshapen, "here"), "here"); });
   STOA_EXPECT_CONTAINS(message, "here: tensor `matrix.exp_avg` has shape [5, 7], [7, 5] is needed");
   misshapen.erase("matrix.exp_avg");
-  message = test::thrown<DataError>([&] { many.load_whole(misshapen, "here"); });
+  message = test::thrown<DataError>([&] { many.load(many.own_of(misshapen, "here"), "here"); });
   STOA_EXPECT_CONTAINS(message, "`matrix.exp_avg` is missing");
 }
 
@@ -444,9 +444,9 @@ STOA_PROCESS_TEST(ShardedOptimizer, SharesOutExpertsAmongThoseThatHoldThem, 2, 4
     if (world->rank() == 1)
       std::erase_if(state, [](const auto& item) { return !item.first.starts_with("experts"); });
     if (world->rank() > 1) state.clear();
-    expect_close(many.whole_state(), state, kind);
+    expect_close(many.whole_of(many.state()), state, kind);
     ShardedOptimizer again(shared, rule.options, blocks.groups());
-    again.load_whole(blocks.own(one->state()), "here");
+    again.load(again.own_of(blocks.own(one->state()), "here"), "here");
     expect_close(again.state(), own, kind);
   }
 }

@@ -13,6 +13,7 @@
 #include "stoa/dist/shards.h"
 #include "stoa/dist/world.h"
 #include "stoa/nn/layer_weights.h"
+#include "stoa/optim/state.h"
 #include "support/parameters.h"
 #include "support/processes.h"
 #include "support/tensor_meter.h"
@@ -144,7 +145,7 @@ STOA_PROCESS_TEST(SharedWeights, TrainAsThoseOfOneProcess, 2, 3) {
     const auto what = std::to_string(static_cast<int>(kind)) + " ";
     const auto first = world->rank() == 0;
     expect_close(many.weights.whole(many.model), first ? nn::module_state(one) : State(), what);
-    expect_close(many.optimizer.whole_state(), first ? rule->state() : State(), what);
+    expect_close(many.optimizer.whole_of(many.optimizer.state()), first ? rule->state() : State(), what);
     {  // without gradients: an evaluation
       const at::NoGradGuard no_gradients;
       const auto pass = many.weights.pass();
@@ -152,7 +153,7 @@ STOA_PROCESS_TEST(SharedWeights, TrainAsThoseOfOneProcess, 2, 3) {
       EXPECT_LT(distance(many.model.forward(x), one.forward(x)), 1e-12);
     }
     const auto state = nn::module_state(one);
-    many.weights.load(many.model, state, "here");
+    optim::copy_state(many.weights.own_of(state, "here"), many.weights.own(many.model), "here");
     many.weights.join(many.model);
     if (first) expect_close(nn::module_state(many.model), state, what);
   }

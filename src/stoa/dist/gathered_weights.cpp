@@ -14,7 +14,6 @@
 #include "stoa/dist/gradient_buckets.h"
 #include "stoa/dist/shards.h"
 #include "stoa/nn/layer_weights.h"
-#include "stoa/optim/state.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::dist {
@@ -242,10 +241,6 @@ State GatheredWeights::whole_of(const State& own) const {
 
 State GatheredWeights::own_of(const State& whole, const std::string& source) const {
   return deal_state(whole, find(), weights_->groups(), source);
-}
-
-void GatheredWeights::load(torch::nn::Module& model, const State& whole, const std::string& source) {
-  optim::copy_state(own_of(whole, source), own(model), source);
 }
 
 State GatheredWeights::join(torch::nn::Module& model) {

@@ -60,9 +60,6 @@ class GatheredWeights {
   State whole_of(const State& own) const;
   /// The reverse: this rank's of it. Throws DataError that names `source`.
   State own_of(const State& whole, const std::string& source) const;
-  /// Takes what is this rank's of it. Throws DataError that names `source` and the first tensor missing, left
-  /// over or misshapen.
-  void load(torch::nn::Module& model, const State& whole, const std::string& source);
   /// Ends the sharing, if there is any. The model is whole where gather_state() leaves its weights, and of no
   /// more use on other ranks. Returns what is there: its state, some of it or nothing.
   State join(torch::nn::Module& model);

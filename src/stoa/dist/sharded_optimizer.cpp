@@ -157,16 +157,8 @@ FindWhole ShardedOptimizer::find() const {
   };
 }
 
-State ShardedOptimizer::whole_state() const {
-  return whole_of(rule_->state());
-}
-
 State ShardedOptimizer::whole_of(const State& shards) const {
   return gather_state(shards, find(), groups_);
-}
-
-void ShardedOptimizer::load_whole(const State& whole, const std::string& source) {
-  load(own_of(whole, source), source);
 }
 
 State ShardedOptimizer::own_of(const State& whole, const std::string& source) const {

@@ -46,14 +46,10 @@ class ShardedOptimizer final : public optim::Optimizer {
   optim::GradientScale clipping(double limit, bool each_slice) override;
   /// This rank's shards, as flat tensors; whole ones of what it has alone.
   State state() const override;
-  /// The state that there would be without shards, where gather_state() leaves it. Throws DistributedError.
-  State whole_state() const;
-  /// The same of some of state().
+  /// Some of state() as it would be without shards, where gather_state() leaves it. Throws DistributedError.
   State whole_of(const State& shards) const;
   /// The reverse: this rank's of it. Throws DataError that names `source`.
   State own_of(const State& whole, const std::string& source) const;
-  /// Takes this rank's shards of such a state. Throws as load().
-  void load_whole(const State& whole, const std::string& source);
   /// The first parameter of which any rank's gradient is not finite, or -1; equal on all.
   std::int64_t first_not_finite() const;
 
