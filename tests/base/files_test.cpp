@@ -214,7 +214,9 @@ TEST(Files, AWriteThatFailsHalfwayLeavesTheOldFileAndNothingElse) {
   const std::string message = thrown<IoError>([&] { write_file_atomically(dir / "f", content); });
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_EQ(message,
-            "cannot write " + (dir / "f").string() + ": File too large; 1048576 bytes were being written");
+            "cannot write " + (dir / "f").string() +
+                ": File too large; 1048576 bytes were being written; raise the limit on the size of files "
+                "(ulimit -f), or choose another disk");
   EXPECT_EQ(read_file(dir / "f"), "old");
   EXPECT_EQ(files_in(dir), 1u);
 }

@@ -103,6 +103,7 @@ void expect_equal_files(const std::vector<Split>& splits, const std::string& com
 TEST(SplitCheckpoints, AreWrittenAndReadTensorByTensor) {
   expect_equal_files({{2, "parallel.pipeline=2", "1.1"},
                       {3, "parallel.zero=3", "1.1"},
+                      {2, "parallel.tensor=2", "1.6"},
                       {4, "parallel.tensor=2 parallel.zero=3", "2.1"}},
                      "train.micro_batch_size=2");
 }

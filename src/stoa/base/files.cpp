@@ -30,6 +30,7 @@ std::string reason(int code) {
 // What a user can do about a failure to write, with "; " before it.
 std::string cure(int code) {
   if (code == ENOSPC || code == EDQUOT) return "; free space and try again";
+  if (code == EFBIG) return "; raise the limit on the size of files (ulimit -f), or choose another disk";
   if (code == EACCES || code == EPERM || code == EROFS) return "; choose a folder you may write to";
   if (code == ENOENT || code == ENOTDIR) return "; its folder does not exist: create it first";
   return "";

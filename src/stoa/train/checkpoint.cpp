@@ -174,8 +174,10 @@ void CheckpointStore::save(const StreamedCheckpoint& checkpoint, const Checkpoin
   } catch (const IoError& error) {
     fs::remove_all(hidden, ignored);
     const auto kept = steps();
-    const std::string rest = kept.empty() ? "there is no earlier checkpoint"
-                                          : format("the checkpoint of step {} is unharmed", kept.back());
+    const std::string rest =
+        kept.empty()
+            ? "there is no earlier checkpoint"
+            : format("the checkpoint of step {} is unharmed: go on from it with --resume", kept.back());
     throw IoError(format("{}; {}", error.what(), rest));
   } catch (...) {  // of another process, which did not give its part
     fs::remove_all(hidden, ignored);

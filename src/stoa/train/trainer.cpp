@@ -343,7 +343,8 @@ void Training::evaluate() {
     if (done_ == steps_) final_ = std::move(evaluation);
   } catch (...) {  // the updates are good all the same; a resumed run starts with this evaluation
     try {
-      if (unsaved_ && !model_.meets_in_passes()) save();  // others are still at their evaluation
+      // others are still at their evaluation, and meet nobody who saves
+      if (unsaved_ && !model_.meets_in_passes()) write_checkpoint();
     } catch (const dist::DistributedError&) {
     }  // of the others, who may have found no fault
     throw;
@@ -355,6 +356,7 @@ void Training::evaluate() {
 
 void Training::save() {
   write_checkpoint();
+  team_.any(false);  // nobody goes on, or ends well, who has given its part before rank 0 has written all
   unsaved_ = false;
 }
 
