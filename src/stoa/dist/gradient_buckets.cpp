@@ -51,13 +51,14 @@ struct GradientBuckets::State {
         expected(parameters.size(), 0),
         additions(parameters.size(), 0) {}
 
-  bool idle() const { return group.size() == 1 && to.parts.empty(); }
+  bool idle() const { return parameters.empty() || (group.size() == 1 && to.parts.empty()); }
   void added(std::size_t parameter);
   void cut();
   void send_full();
   void send(Bucket& bucket);
   void receive(Bucket& bucket);
   void receive_parts(Bucket& bucket);
+  void require_equal_passes(const at::Tensor& most);
 
   std::vector<nn::NamedParameter> parameters;
   Group& group;
@@ -100,6 +101,7 @@ void GradientBuckets::State::cut() {
   const auto counts = at::tensor(additions, at::kLong).to(device);
   group.all_reduce(counts, Reduce::kMax);  // a rank without anything to learn from has made no pass
   const auto first = places.cpu(), most = counts.cpu();
+  if (to.release) require_equal_passes(most);
   bucket_of.resize(parameters.size());
   std::int64_t bytes = bucket_bytes;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -116,6 +118,23 @@ void GradientBuckets::State::cut() {
     buckets.back().members.push_back(parameter);
     bucket_of[parameter] = buckets.size() - 1;
   }
+}
+
+/// Sums that are waited for within a pass hold up every rank whose pass lacks one of their gradients.
+void GradientBuckets::State::require_equal_passes(const at::Tensor& most) {
+  const bool passed = std::ranges::any_of(additions, [](std::int64_t times) { return times > 0; });
+  auto least = passed ? at::tensor(additions, at::kLong) : most.clone();
+  least = least.to(parameters[0].tensor.device());
+  group.all_reduce(least, Reduce::kMin);
+  const auto other = least.cpu().ne(most).nonzero();
+  if (other.numel() == 0) return;
+  const auto parameter = other[0][0].item<std::int64_t>();
+  throw Error(format(
+      "the backward pass of one process adds to the gradient of {} {} times, that of another {} times; "
+      "with `parallel.zero` over 1 all must add alike: a part that has nothing to learn has to take "
+      "part with weight 0",
+      parameters[parameter].name, least.cpu()[parameter].item<std::int64_t>(),
+      most[parameter].item<std::int64_t>()));
 }
 
 void GradientBuckets::State::send_full() {

@@ -23,7 +23,8 @@ struct GradientParts {
 /// or run again add several times) and in which order gradients become complete; buckets are cut in that
 /// order, rank 0's. All ranks go through the same calls. Gradients become float or double sums, equal on all
 /// ranks to the bit; a parameter without gradient counts as one with zeros. With GradientParts each rank gets
-/// the sums of its shards alone, as the gradients of `parts`, for half the traffic.
+/// the sums of its shards alone, as the gradients of `parts`, for half the traffic; those with `release` are
+/// waited for during the pass, so that there all ranks' passes must complete the same gradients.
 class GradientBuckets {
  public:
   static constexpr std::int64_t kBucketBytes = std::int64_t{4} << 20;

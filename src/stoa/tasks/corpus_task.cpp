@@ -94,24 +94,36 @@ CorpusTask::Answer CorpusTask::answer(const Batch& batch) {
   if (output.link.defined()) return {{output.link, {}, {}}, {}, {}, tokens.exchange, output.stages};
   // of a masked sequence a seventh of the tokens is asked for: the head sees no others
   const auto asked = targets.ne(kNoTarget).nonzero().squeeze(1);
-  const bool all = asked.numel() == targets.numel();
+  const bool all = asked.numel() == targets.numel(), none = asked.numel() == 0;
   Answer answer;
   answer.exchange = tokens.exchange;
   answer.stages = std::move(output.stages);
-  if (asked.numel() > 0) {
-    const auto scores = model_->language_scores(all ? output.hidden : output.hidden.index_select(0, asked));
-    const auto wanted = all ? targets : targets.index_select(0, asked);
-    answer.tokens = scores.exchange ? nn::split_cross_entropy(scores.rows, scores.weight, scores.bias, wanted,
-                                                              scores.vocabulary, label_smoothing_, kNoTarget,
-                                                              *scores.exchange)
-                                    : ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias,
-                                                                wanted, label_smoothing_, kNoTarget);
-  } else {  // a part of the sequences without a target still takes part in the others' attention
-    const auto none = output.hidden.new_empty({0});
-    answer.tokens = {0 * output.hidden.sum(), none, none.to(at::kBool)};
+  // Every pass goes through every head, for nothing where nothing is asked: processes that share gradients
+  // out exchange them while their backward passes run, and wait for one another where one has a gradient that
+  // another has not.
+  const auto rows = all    ? output.hidden
+                    : none ? output.hidden.slice(0, 0, 1)
+                           : output.hidden.index_select(0, asked);
+  const auto wanted = all    ? targets
+                      : none ? at::zeros({1}, targets.options())
+                             : targets.index_select(0, asked);
+  const auto scores = model_->language_scores(rows);
+  answer.tokens = scores.exchange ? nn::split_cross_entropy(scores.rows, scores.weight, scores.bias, wanted,
+                                                            scores.vocabulary, label_smoothing_, kNoTarget,
+                                                            *scores.exchange)
+                                  : ops::linear_cross_entropy(scores.rows, scores.weight, scores.bias, wanted,
+                                                              label_smoothing_, kNoTarget);
+  if (none) {
+    const auto nothing = output.hidden.new_empty({0});
+    answer.tokens = {0 * answer.tokens.loss, nothing, nothing.to(at::kBool)};
   }
-  const bool first = !tokens.exchange || tokens.exchange->has_first();
-  if (batch.has("pair") && first) answer.pairs = model_->pair_scores(output.hidden, tokens);
+  if (batch.has("pair")) {
+    const auto pairs = model_->pair_scores(output.hidden, tokens);
+    if (!tokens.exchange || tokens.exchange->has_first())
+      answer.pairs = pairs;
+    else
+      answer.tokens.loss = answer.tokens.loss + 0 * pairs.sum();
+  }
   answer.side = std::move(output.side);
   return answer;
 }
