@@ -173,6 +173,31 @@ TEST(ChildProcesses, OthersGetSigtermWhenTheirTimeIsUp) {
   EXPECT_EQ(read_file(done), "done\n");
 }
 
+TEST(ChildProcesses, AllThatFailByThemselvesAreToldInTheirOrder) {
+  const TempDir folder;
+  const std::string first = (folder / "first").string();
+  const ChildrenEnd end = run_children({shell("while [ ! -s " + first + " ] || kill -0 $(cat " + first +
+                                              "); do sleep 0.01; done 2> /dev/null; exit 2"),
+                                        shell("echo $$ > " + first + "; exit 1"), shell("exit 0")},
+                                       kPatient);
+  ASSERT_EQ(end.failed.size(), 2u);
+  EXPECT_EQ(end.failed[0].index, 1u);
+  EXPECT_EQ(end.failed[0].how.exit_code, 1);
+  EXPECT_EQ(end.failed[1].index, 0u);
+  EXPECT_EQ(end.failed[1].how.exit_code, 2);
+}
+
+TEST(ChildProcesses, OneThatWasSentASignalDidNotFailByItself) {
+  const TempDir folder;
+  const std::string ready = (folder / "ready").string();
+  const ChildrenEnd end =
+      run_children({shell("trap 'exit 130' TERM; : > " + ready + "; while :; do sleep 0.01; done"),
+                    shell("while [ ! -e " + ready + " ]; do sleep 0.01; done; exit 1")},
+                   {0ms, 1h, 0ms});
+  ASSERT_EQ(end.failed.size(), 1u);
+  EXPECT_EQ(end.failed[0].index, 1u);
+}
+
 TEST(ChildProcesses, OneThatHeedsNoSignalIsKilledInTheEnd) {
   const TempDir folder;
   const std::string ready = (folder / "ready").string();

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "stoa/base/files.h"
 #include "support/process_state.h"
@@ -225,6 +226,52 @@ TEST(Launch, WhatTheUserHasToMendIsNotRestarted) {
     EXPECT_EQ(ended.exit_code, std::stoi(code));
     EXPECT_EQ(line_count(read_file(folder / "count")), 1);
   }
+}
+
+// Rank 1 ends with exit code 1, as who has lost another; rank 0, which it lost, only ends once that was seen.
+std::string rank_0_ends_later(const std::string& how) {
+  return "echo $$ > $RANK; echo >> starts.$RANK; [ $RANK = 0 ] || exit 1; "
+         "while [ ! -s 1 ] || kill -0 $(cat 1); do sleep 0.01; done 2> /dev/null; rm 1; " +
+         how;
+}
+
+TEST(Launch, WhatTheUserHasToMendIsTheCauseThoughOthersEndBefore) {
+  for (const std::string code : {"2", "3", "130"}) {
+    const TempDir folder;
+    const Ended ended = run_shells(folder, {"-n", "2", "--restarts", "2"}, rank_0_ends_later("exit " + code));
+    EXPECT_EQ(ended.exit_code, std::stoi(code));
+    EXPECT_EQ(ended.errors, "stoa: rank 0 ended with exit code " + code + ", which ended the others\n");
+    for (const char* rank : {"0", "1"})
+      EXPECT_EQ(line_count(read_file(folder / (std::string("starts.") + rank))), 1);
+  }
+}
+
+TEST(Launch, WhoHasLostOthersIsNotTheCause) {
+  const TempDir folder;
+  const Ended ended = run_shells(folder, {"-n", "2", "--restarts", "1"}, rank_0_ends_later("kill -SEGV $$"));
+  EXPECT_EQ(ended.exit_code, 128 + SIGSEGV);
+  EXPECT_EQ(line_count(read_file(folder / "starts.0")), 2);
+  STOA_EXPECT_CONTAINS(
+      ended.errors,
+      "rank 0 was ended by signal 11 (Segmentation fault); starting all ranks anew, restart 1 of 1");
+}
+
+TEST(Launch, WhatIsWrongWithACommandLineOrARecipeIsSaidOnce) {
+  for (const auto& [wrong, said] :
+       {std::pair(Words{"train", "no_such.toml"}, "no_such.toml: there is no such recipe"),
+        {{"train", "--no-such-flag"}, "unknown flag `--no-such-flag`"},
+        {{"eval", "run"}, "eval is the work of one process, and 2 were started"},
+        {{"predict", "run", "a.png"}, "predict is the work of one process, and 2 were started"}}) {
+    Words command = {"launch", "-n", "2", "--"};
+    command.insert(command.end(), wrong.begin(), wrong.end());
+    const Ended ended = run_stoa(command);
+    EXPECT_EQ(ended.exit_code, 2);
+    EXPECT_TRUE(ended.errors.starts_with(std::string("stoa: ") + said)) << ended.errors;
+    STOA_EXPECT_CONTAINS(ended.errors, "\nstoa: rank 0 ended with exit code 2");
+    EXPECT_EQ(line_count(ended.errors), 2) << ended.errors;
+  }
+  const Ended talkative = run_stoa({"launch", "-n", "2", "--", "train", "no_such.toml", "-v"});
+  STOA_EXPECT_CONTAINS(talkative.errors, "[rank 1] stoa: no_such.toml");
 }
 
 bool has_checkpoint(const fs::path& run) {

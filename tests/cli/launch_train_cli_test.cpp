@@ -139,19 +139,100 @@ void expect_same_checkpoint(const fs::path& a, const fs::path& b) {
         << file;
 }
 
-TEST(LaunchTrain, ARankThatIsKilledChangesNothingInTheEnd) {
-  const TempDir folder;
-  write_recipe(folder.path());
-  ASSERT_EQ(
-      train(folder, "undisturbed", {"launch", "-n", "2", "--"}, {"--set", "train.log_every=1"}).exit_code, 0);
-  const auto killed = folder / "killed";
-  const auto ended =
-      train_and_kill(stoa({"launch", "-n", "2", "--restarts", "2", "--", "train", "bytes.toml", "--out",
-                           killed.string(), "--or-resume", "-q", "--set", "train.log_every=1"}),
-                     folder.path(), killed);
+/// A run of 600 steps by two ranks that is disturbed, beside one that is not.
+class Disturbed : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<TempDir>();
+    write_recipe(folder_->path());
+    ASSERT_EQ(
+        train(*folder_, "undisturbed", {"launch", "-n", "2", "--"}, {"--set", "train.log_every=1"}).exit_code,
+        0);
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+
+  static const TempDir& folder() { return *folder_; }
+  /// `stoa launch` of a run, with the flags of the launch.
+  static std::vector<std::string> launch_of(const fs::path& run, std::vector<std::string> flags = {}) {
+    flags.insert(flags.begin(), {"launch", "-n", "2"});
+    flags.insert(flags.end(), {"--", "train", "bytes.toml", "--out", run.string(), "--or-resume", "-q",
+                               "--set", "train.log_every=1"});
+    return stoa(flags);
+  }
+  /// Runs until a few steps are logged.
+  static std::unique_ptr<RunningProgram> begun(const fs::path& run, const std::vector<std::string>& flags) {
+    auto launcher = std::make_unique<RunningProgram>(launch_of(run, flags), folder_->path());
+    EXPECT_TRUE(launcher->wait_until([&] { return read_events(run).size() > 3; })) << launcher->errors();
+    return launcher;
+  }
+
+  static void expect_interrupted(const Ended& ended, const fs::path& run) {
+    EXPECT_EQ(ended.exit_code, 130) << ended.errors;
+    STOA_EXPECT_CONTAINS(ended.errors, "go on with: stoa train --resume " + run.string());
+    EXPECT_EQ(ended.errors.find("starting all ranks anew"), std::string::npos) << ended.errors;
+    int checkpoints = 0;
+    for (const auto& entry : fs::directory_iterator(run / "checkpoints"))
+      checkpoints += entry.path().filename().string().starts_with("step-");
+    EXPECT_GE(checkpoints, 1);
+    EXPECT_FALSE(fs::exists(run / "checkpoints/step-600"));
+    const auto resumed = RunningProgram(launch_of(run), folder_->path()).wait();
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.errors;
+    expect_same_checkpoint(run, *folder_ / "undisturbed");
+  }
+
+ private:
+  static inline std::unique_ptr<TempDir> folder_;
+};
+
+TEST_F(Disturbed, ARankThatIsKilledChangesNothingInTheEnd) {
+  const auto killed = folder() / "killed";
+  const auto ended = train_and_kill(launch_of(killed, {"--restarts", "2"}), folder().path(), killed);
   EXPECT_EQ(ended.exit_code, 0) << ended.errors;
   STOA_EXPECT_CONTAINS(ended.errors, "restart 1 of 2");
-  expect_same_checkpoint(killed, folder / "undisturbed");
+  expect_same_checkpoint(killed, folder() / "undisturbed");
+}
+
+TEST_F(Disturbed, CtrlCAtTheLauncherStopsAllRanksAfterAStepAndLosesNothing) {
+  const auto run = folder() / "launcher";
+  expect_interrupted(begun(run, {"--restarts", "2"})->wait_after(SIGINT), run);
+}
+
+TEST_F(Disturbed, CtrlCAtOneRankStopsAllOfThemAfterAStepAndLosesNothing) {
+  for (const std::string rank : {"0", "1"}) {
+    const auto run = folder() / ("rank" + rank);
+    const auto launcher = begun(run, {"--restarts", "2"});
+    const int process = process_of(run, rank);
+    ASSERT_TRUE(process > 0 && ::kill(process, SIGINT) == 0);
+    expect_interrupted(launcher->wait(), run);
+  }
+}
+
+TEST(LaunchTrain, AnotherRecipeIsRefusedByRank0WithoutARestart) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  ASSERT_EQ(train(folder, "run", {"launch", "-n", "2", "--"}, {"--set", "train.steps=2"}).exit_code, 0);
+  for (int i = 0; i < 3; ++i) {  // which rank ends first is a matter of chance
+    const auto ended = train(folder, "run", {"launch", "-n", "2", "--restarts", "2", "--"},
+                             {"--or-resume", "--set", "train.steps=3"});
+    EXPECT_EQ(ended.exit_code, 2) << ended.errors;
+    STOA_EXPECT_CONTAINS(ended.errors, "`train.steps` is 2 in the run, 3 in the recipe");
+    STOA_EXPECT_CONTAINS(ended.errors, "stoa: rank 0 ended with exit code 2");
+    EXPECT_EQ(ended.errors.find("starting all ranks anew"), std::string::npos) << ended.errors;
+  }
+}
+
+TEST(LaunchTrain, OneProcessPredictsFromARunOfTwo) {
+  const TempDir folder;
+  write_recipe(folder.path());
+  for (const std::string share : {"parallel.data=2", "parallel.sequence=2"}) {
+    ASSERT_EQ(train(folder, share, {"launch", "-n", "2", "--"}, {"--set", "train.steps=20", "--set", share})
+                  .exit_code,
+              0);
+    write_file_atomically(folder / "begin.txt", "3 and 4, then");
+    const auto answer = run_stoa({"predict", share, "begin.txt", "--json", "-q"}, folder.path());
+    ASSERT_EQ(answer.exit_code, 0) << answer.errors;
+    EXPECT_EQ(json_of(answer).at("predictions").size(), 1u);
+  }
 }
 
 TEST(LaunchTrain, ARunOfTwoGoesOnAsOne) {

@@ -359,6 +359,48 @@ TEST(GroupFailures, TheOthersSayThatARankHangs) {
                        "\nrank 2: all-reduce in group `world` failed: no answer within 2 s;");
 }
 
+STOA_PROCESS_BODY(sizes_that_differ) {
+  const auto world = join(10);  // Gloo does not always notice that a rank ended
+  const bool large = world->rank() == 1;
+  const std::string operation = std::getenv("STOA_TEST_OPERATION");
+  if (operation == "all-reduce")
+    world->all().all_reduce(at::ones({large ? 5 : 3}));
+  else if (operation == "all-gather")
+    world->all().all_gather(at::ones({large ? 5 : 3}));
+  else if (large)
+    world->all().start_send(at::ones({5}), 0).wait();
+  else
+    world->all().start_receive(at::ones({3}), 1).wait();
+  world->all().barrier();  // the rank that sent too much hears of it here
+}
+
+// Gloo throws where a message comes that is too long, in a thread of its own
+TEST(GroupFailures, SizesThatDifferEndARankWithOneLineThatNamesTheOperation) {
+  for (const std::string operation : {"all-reduce", "all-gather", "receiving from rank 1"}) {
+    const auto ranks =
+        run_processes("sizes_that_differ", 2, {.environment = {{"STOA_TEST_OPERATION", operation}}});
+    const auto said = format(
+        "stoa: rank 0: {} in group `world` failed: another rank sent a tensor of another size;", operation);
+    STOA_EXPECT_CONTAINS(ranks[0].output, said);
+    for (const auto& [code, timed_out, seconds, output] : ranks) {
+      EXPECT_EQ(code, 1) << output;
+      EXPECT_EQ(output.find("terminate called"), std::string::npos) << output;
+    }
+  }
+}
+
+STOA_PROCESS_BODY(another_uncaught_error) {
+  const auto world = join();
+  std::thread([] { throw std::runtime_error("of another library"); }).join();
+}
+
+TEST(GroupFailures, UncaughtErrorsOfOthersStillAbort) {
+  for (const auto& [code, timed_out, seconds, output] : run_processes("another_uncaught_error", 2)) {
+    EXPECT_EQ(code, -SIGABRT);
+    STOA_EXPECT_CONTAINS(output, "of another library");
+  }
+}
+
 std::shared_ptr<World> alone() {
   return World::join({});
 }

@@ -13,6 +13,7 @@
 #include "stoa/base/format.h"
 #include "stoa/dist/errors.h"
 #include "stoa/dist/free_port.h"
+#include "stoa/dist/last_words.h"
 #include "stoa/dist/mesh.h"
 #include "support/processes.h"
 #include "support/thrown.h"
@@ -34,7 +35,9 @@ void print_failure(const Work& work) {
 }
 
 STOA_PROCESS_TEST(World, JoinsAnyNumberOfProcessesThatAgree, 1, 2, 3, 4, 5) {
+  EXPECT_FALSE(has_met_others());
   const auto world = World::join(read_place());
+  EXPECT_EQ(has_met_others(), world->size() > 1);
   EXPECT_EQ(world->size(), std::atoi(std::getenv("WORLD_SIZE")));
   EXPECT_EQ(world->rank(), std::atoi(std::getenv("RANK")));
   auto t = at::full({1}, world->rank());
@@ -118,6 +121,16 @@ TEST(World, EveryRankNamesTheOneThatDisagrees) {
                "0000000000000bad`, others with `recipe 000000000000fee1`;",
                rank));
   }
+}
+
+STOA_PROCESS_BODY(one_rank_says_all_in_the_name) {
+  const auto world = World::join(read_place());
+  print_failure([&] { world->agree(world->rank() == 1 ? "fp32" : "bf16", 0); });
+}
+
+TEST(World, ANameThatSaysAllStandsAlone) {
+  for (const auto& [code, timed_out, seconds, output] : run_processes("one_rank_says_all_in_the_name", 3))
+    STOA_EXPECT_CONTAINS(output, "failed: rank 1 with `fp32`, others with `bf16`;");
 }
 
 STOA_PROCESS_BODY(one_rank_never_asks) {

@@ -344,11 +344,13 @@ class Children {
       else
         failed.push_back(i);
     }
-    if (failed.empty() || result_.failed_first) return;
+    if (failed.empty() || pressed_) return;
     // of several found at once, one that a signal ended is what the others noticed
-    const auto killed = std::ranges::find_if(failed, [&](std::size_t i) { return ends[i].signal != 0; });
-    result_.failed_first = killed == failed.end() ? failed[0] : *killed;
-    result_.how = ends[*result_.failed_first];
+    std::ranges::stable_sort(failed, {}, [&](std::size_t i) { return ends[i].signal == 0; });
+    for (const std::size_t i : failed) result_.failed.push_back({i, ends[i]});
+    if (result_.failed_first) return;
+    result_.failed_first = failed[0];
+    result_.how = ends[failed[0]];
     deadline_ = Clock::now() + patience_.after_failure;
   }
 

@@ -43,10 +43,18 @@ struct ChildEnd {
   std::string text() const;  ///< "ended with exit code 3", "was ended by signal 9 (Killed)"
 };
 
+/// One of a group that ended otherwise than with exit code 0.
+struct FailedChild {
+  std::size_t index = 0;
+  ChildEnd how;
+};
+
 /// How a group of processes ended.
 struct ChildrenEnd {
   std::optional<std::size_t> failed_first;  ///< the first that ended otherwise than with exit code 0
   ChildEnd how;                             ///< how that one ended
+  /// That one and all that ended so after it by themselves, in this order: none that was sent a signal.
+  std::vector<FailedChild> failed;
   /// SIGINT or SIGTERM came, and one or more ended by it. A process that ends by it has not failed.
   bool interrupted = false;
 };

@@ -7,6 +7,7 @@
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
 #include "stoa/cli/evaluate_run.h"
+#include "stoa/cli/one_process.h"
 #include "stoa/cli/table.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/systems/catalog.h"
@@ -79,6 +80,7 @@ void save_predictions(LoadedRun& loaded, const std::string& folder) {
 }
 
 void eval_command(const Program& program, const EvalArguments& arguments) {
+  require_one_process("eval");
   if (arguments.count < 1)
     throw ConfigError(format("--count is {}; at least 1 example is needed", arguments.count));
   install_interrupt_handler();

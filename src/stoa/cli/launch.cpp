@@ -160,18 +160,39 @@ bool worth_a_restart(int exit_code) {
          exit_code != Interrupted("").exit_code();
 }
 
+/// Of the ranks that failed the one because of which the others did. It need not be the first to end: what a
+/// rank cannot go on with the others may notice before it has ended. A rank that has lost others ends with 1.
+const FailedChild& cause_of(const ChildrenEnd& end) {
+  constexpr int kLostOthers = 1;
+  const FailedChild* cause = nullptr;
+  for (const auto& failed : end.failed)  // of those for the user the lowest rank, which has this terminal
+    if (!worth_a_restart(failed.how.exit_code) && (cause == nullptr || failed.index < cause->index))
+      cause = &failed;
+  if (cause != nullptr) return *cause;
+  const auto other = std::ranges::find_if(
+      end.failed, [](const auto& failed) { return failed.how.exit_code != kLostOthers; });
+  return other == end.failed.end() ? end.failed.front() : *other;
+}
+
+/// What the cause was to the other ranks; nothing where they ended alike.
+const char* role_text(const FailedChild& cause, const ChildrenEnd& end) {
+  const FailedChild& first = end.failed.front();
+  if (cause.index == first.index) return ", the first to fail";
+  return cause.how.exit_code == first.how.exit_code ? "" : ", which ended the others";
+}
+
 void launch_command(const Program& program, const LaunchArguments& arguments) {
   if (program.json) throw ConfigError("`launch` prints nothing itself; put --json behind --, to the command");
   const Launch launch = launch_of(arguments, program.behind);
   for (std::int64_t restart = 0;; ++restart) {
     const ChildrenEnd end = run_children(ranks(launch, restart));
     if (end.interrupted) throw Interrupted("interrupted; every rank has ended");
-    if (!end.failed_first) return;
-    const std::int64_t rank = launch.node * launch.processes + static_cast<std::int64_t>(*end.failed_first);
-    const std::string what = format("rank {} {}", rank, end.how.text());
-    if (restart == launch.restarts || !worth_a_restart(end.how.exit_code))
-      throw RankFailed(format("{}{}", what, launch.processes > 1 ? ", the first to fail" : ""),
-                       end.how.exit_code);
+    if (end.failed.empty()) return;
+    const FailedChild& cause = cause_of(end);
+    const std::int64_t rank = launch.node * launch.processes + static_cast<std::int64_t>(cause.index);
+    const std::string what = format("rank {} {}", rank, cause.how.text());
+    if (restart == launch.restarts || !worth_a_restart(cause.how.exit_code))
+      throw RankFailed(launch.processes > 1 ? what + role_text(cause, end) : what, cause.how.exit_code);
     log_warning(format("{}; starting all ranks anew, restart {} of {}", what, restart + 1, launch.restarts));
   }
 }

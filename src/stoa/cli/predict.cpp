@@ -4,6 +4,7 @@
 #include "stoa/base/format.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/one_process.h"
 #include "stoa/cli/table.h"
 #include "stoa/nn/moe/mixture.h"
 #include "stoa/ops/keep_packed.h"
@@ -80,6 +81,7 @@ void add_predict(Program& program) {
   CLI::App& command =
       add_command(program, "predict", "what a run's model says about files",
                   "stoa predict runs/fashion_mnist-0 shirt.png shoe.jpg --json", [&program, arguments] {
+                    require_one_process("predict");
                     if (arguments->files.empty() && arguments->latency.empty())
                       throw ConfigError("nothing to answer for: name files, or sizes with --latency");
                     if (!arguments->files.empty()) predict_command(program, *arguments);

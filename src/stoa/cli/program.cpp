@@ -11,6 +11,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/text.h"
 #include "stoa/cli/commands.h"
+#include "stoa/cli/one_process.h"
 #include "stoa/tensor/runtime.h"
 
 namespace stoa::cli {
@@ -91,9 +92,10 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
   return level == &app ? error.what() : format("{}; see `{} --help`", error.what(), called);
 }
 
-int refuse(const Failure& failure) {
+int refuse(const Failure& failure, bool verbose = false) {
   std::fflush(stdout);
-  std::fprintf(stderr, "stoa: %s\n", failure.line.c_str());
+  const bool of_user = failure.exit_code == ConfigError("").exit_code();
+  if (verbose || !of_user || !another_says_it()) std::fprintf(stderr, "stoa: %s\n", failure.line.c_str());
   return failure.exit_code;
 }
 
@@ -187,7 +189,7 @@ int run(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     return refuse({usage_error(app, error), ConfigError("").exit_code()});
   } catch (...) {
-    return refuse(current_failure());
+    return refuse(current_failure(), program.verbose);
   }
 }
 

@@ -58,7 +58,7 @@ class ExpertParallel {
   ShardGroups shard_groups(Group& all) const;
 
   using State = std::map<std::string, at::Tensor>;
-  /// What one process has, on the first rank of the group; on others its experts are missing.
+  /// What one process has, on the first rank of the group; on others its experts have no rows.
   State whole(const State& shares) const;
   /// This rank's part of what one process has: views of it.
   State shares(const State& whole) const;

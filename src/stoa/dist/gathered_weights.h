@@ -49,8 +49,8 @@ class GatheredWeights {
   /// Brings what all of the model needs. Throws DistributedError.
   Pass pass() const;
 
-  /// This rank's shard of a parameter, flat (one that it holds alone: the parameter), which changes of are
-  /// seen by the next pass.
+  /// This rank's shard of a parameter, flat (one that it holds alone: the parameter). The next pass sees what
+  /// changes in it.
   at::Tensor shard(const std::string& parameter) const;
   /// The model's buffers and this rank's shards of its parameters, as averages of weights are made of them.
   State own(const torch::nn::Module& model) const;

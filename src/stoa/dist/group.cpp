@@ -3,12 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <utility>
 
 #include "stoa/base/format.h"
 #include "stoa/dist/connection.h"
 #include "stoa/dist/errors.h"
+#include "stoa/dist/last_words.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::dist {
@@ -147,6 +149,7 @@ void Group::count(std::int64_t messages, std::int64_t bytes) {
 Pending Group::launch(const std::string& operation, Call call) {
   const std::string what = doing(operation);
   if (!connection_) throw DistributedError(what + " failed: its world has been left; keep the World alive");
+  const auto under_way = std::make_shared<const UnderWay>(what);
   const auto work = explained(what, *connection_, [&] {
     if (!call.on.is_cuda()) return call.start(*connection_->cpu);
     if (!connection_->cuda) connection_->cuda = connection_->open_cuda();
@@ -156,7 +159,7 @@ Pending Group::launch(const std::string& operation, Call call) {
   Connection outcome;
   outcome.timeout_s = connection_->timeout_s;
   outcome.failed = connection_->failed;
-  return Pending([what, work, outcome, call = std::move(call)] {
+  return Pending([what, work, outcome, under_way, call = std::move(call)] {
     explained(what, outcome, [&] { return work->wait(); });
     return call.finish();
   });

@@ -36,7 +36,8 @@ class ShardedOptimizer final : public optim::Optimizer {
 
   /// What sums the gradients of the parameters that all ranks have, to be armed and finished in every step.
   /// ZeRO 1 (kWhole) keeps a parameter's own gradient, not summed, until zero_grad(); ZeRO 2 (kParts) gives
-  /// it up on the way.
+  /// it up during the step's last backward pass (of the first step: behind it); between micro-batches it is
+  /// kept.
   std::unique_ptr<GradientBuckets> make_buckets(
       Gradients keep, std::int64_t bucket_bytes = GradientBuckets::kBucketBytes) const;
   /// The same of experts; null where a rank has its experts alone.

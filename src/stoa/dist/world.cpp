@@ -26,6 +26,7 @@
 #include "stoa/base/text.h"
 #include "stoa/dist/connection.h"
 #include "stoa/dist/errors.h"
+#include "stoa/dist/last_words.h"
 
 namespace stoa::dist {
 namespace {
@@ -269,6 +270,8 @@ std::shared_ptr<World> World::join(const ProcessPlace& place, const WorldOptions
     }
     state->open_store();
     state->meet_all();
+    note_meeting();
+    explain_errors_of_gloo(state->doing("what another rank sent"));
   }
   std::shared_ptr<World> world(new World(std::move(state)));
   std::vector<int> ranks(static_cast<std::size_t>(place.world));
@@ -322,9 +325,10 @@ void World::agree(const std::string& name, std::uint64_t value) {
   if (size() == 1) return;
   const auto key = format("agree/{}", state_->agreements++);
   const auto operation = format("agreeing on `{}` in group `world`", name);
-  // with the name, so that ranks which ask about different things are told apart too
-  const auto values =
-      state_->collect(operation, key, format("{} {:016x}", name, value), state_->options.timeout_s);
+  // with the name, so that ranks which ask about different things are told apart too; where it says all,
+  // alone
+  const auto own = value == 0 ? name : format("{} {:016x}", name, value);
+  const auto values = state_->collect(operation, key, own, state_->options.timeout_s);
   std::map<std::string, std::vector<int>> holders;
   for (std::size_t rank = 0; rank < values.size(); ++rank)
     holders[values[rank]].push_back(static_cast<int>(rank));

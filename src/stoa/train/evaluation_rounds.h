@@ -46,7 +46,7 @@ class EvaluationRounds {
   std::vector<BatchAnswer> rest();
 
   std::int64_t samples() const { return samples_; }
-  /// Samples whose answers were returned.
+  /// Samples whose answers were returned, or, where others know them, computed.
   std::int64_t done() const { return done_; }
 
  private:

@@ -187,7 +187,9 @@ StreamedTensors SharedModel::stream(const State& own,
   StreamedTensors tensors;
   for (const auto& [name, tensor] : own) {
     const auto bring = [this, unsharded, part = State{{name, tensor}}](const PutElements& put) {
-      const auto whole = weights_.whole_on_first(experts_.whole(layers_.whole(unsharded(part))));
+      const auto unshared = unsharded(part);
+      if (another_has_the_same()) return;
+      const auto whole = weights_.whole_on_first(experts_.whole(layers_.whole(unshared)));
       if (team_.leads()) put(whole.at(part.begin()->first));
     };
     tensors.emplace(name, StreamedTensor{tensor.scalar_type(), whole_sizes(name, tensor), {}, bring});
@@ -248,10 +250,20 @@ std::string SharedModel::first_not_finite() const {
   return "";
 }
 
+/// Whether the first of the processes with this one's part of the model can speak for all of them.
+bool SharedModel::another_has_the_same() const {
+  return !experts_.deals() && team_.partners() != nullptr && team_.partners()->rank() > 0;
+}
+
 void SharedModel::join() {
+  buckets_.reset();
+  expert_buckets_.reset();
+  average_.reset();
+  sharded_ = nullptr;
+  optimizer_.reset();
   const auto own = gathered_.join(task_.model());
   if (tables_ != nullptr) tables_->join();
-  if (own.empty()) return;  // others of this stage have its weights
+  if (own.empty() || another_has_the_same()) return;
   layers_.join(task_.model(), own);
   if (layers_.is_split()) return;  // the first stage alone has all
   experts_.join(task_.model());

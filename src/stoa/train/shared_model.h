@@ -31,6 +31,8 @@ class SharedModel {
   /// Splits the model, whose weights are those a run begins with. Throws ConfigError for what cannot be split
   /// so.
   SharedModel(Recipe& recipe, Task& task, const Team& team);
+  SharedModel(const SharedModel&) = delete;
+  SharedModel& operator=(const SharedModel&) = delete;
 
   optim::Optimizer& optimizer() { return *optimizer_; }
   /// Of the task; null where it has none.
@@ -44,7 +46,7 @@ class SharedModel {
   /// comes together tensor by tensor: rank 0 saves it while the others bring() it; before the next step.
   StreamedCheckpoint checkpoint() const;
   /// Whether saving needs processes that may still be within a forward pass, where one of them has failed.
-  bool meets_in_passes() const { return is_dealt_out() || (tables_ != nullptr && tables_->is_split()); }
+  bool saving_needs_others() const { return is_dealt_out() || (tables_ != nullptr && tables_->is_split()); }
 
   /// To be held while the model runs, forward and backward: brings the weights that no process has whole.
   dist::GatheredWeights::Pass pass() const { return gathered_.pass(); }
@@ -57,7 +59,8 @@ class SharedModel {
   /// The first parameter of which a gradient is not finite; empty for none.
   std::string first_not_finite() const;
 
-  /// Makes all whole on rank 0, which goes on alone; the others are of no more use.
+  /// Makes all weights whole on rank 0, which goes on alone; optimiser and averages are given up, the others
+  /// of no more use.
   void join();
 
  private:
@@ -68,6 +71,7 @@ class SharedModel {
   bool is_dealt_out() const {
     return weights_.group() != nullptr || experts_.deals() || layers_.is_split() || sharded_ != nullptr;
   }
+  bool another_has_the_same() const;
   State own_weights() const;
   void take(const State& stored, const State& own,
             const std::function<State(const State&, const std::string& file)>& sharded,

@@ -17,6 +17,7 @@
 #include "stoa/data/loader.h"
 #include "stoa/dist/errors.h"
 #include "stoa/optim/average.h"
+#include "stoa/train/agreement.h"
 #include "stoa/train/evaluation_rounds.h"
 #include "stoa/train/events.h"
 #include "stoa/train/phase_scope.h"
@@ -154,6 +155,8 @@ TrainResult Training::run() {
     return {folder_.path(), steps_, metrics_};
   }
   task_.model().train();
+  if (done_ > 0 && done_ < steps_)
+    agree_on_batches(team_, task_, recipe_.train);  // a new run has, before it had a folder
   if (done_ < steps_) open_batches("training", steps_);
   while (true) {
     if (due(recipe_.train.eval_every) && evaluated_ != done_) evaluate();
@@ -344,9 +347,11 @@ void Training::evaluate() {
   } catch (...) {  // the updates are good all the same; a resumed run starts with this evaluation
     try {
       // others are still at their evaluation, and meet nobody who saves
-      if (unsaved_ && !model_.meets_in_passes()) write_checkpoint();
-    } catch (const dist::DistributedError&) {
-    }  // of the others, who may have found no fault
+      if (unsaved_ && !model_.saving_needs_others()) write_checkpoint();
+    } catch (const dist::DistributedError&) {  // of the others, who may have found no fault
+    } catch (const IoError& error) {           // besides what is wrong here
+      log_warning(error.what());
+    }
     throw;
   }
   evaluated_ = done_;

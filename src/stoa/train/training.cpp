@@ -6,6 +6,7 @@
 #include "stoa/base/progress.h"
 #include "stoa/base/random.h"
 #include "stoa/base/text.h"
+#include "stoa/train/agreement.h"
 #include "stoa/train/initial.h"
 #include "stoa/train/trainer.h"
 #include "stoa/train/training_step.h"
@@ -59,17 +60,17 @@ Json run_info(const Recipe& recipe, Task& task, const Runtime& runtime) {
 }
 
 /// The processes of a recipe, which all must read alike. Those that do not lead only warn.
-Team join(Recipe& recipe) {
+Team join(Recipe& recipe, const Runtime& runtime) {
   Team team(recipe.parallel);
   if (!team.leads()) set_verbosity(Verbosity::kQuiet);
   team.agree("the recipe", recipe.resolved().dump());
+  agree_on_program(team, runtime);
   return team;
 }
 
-/// Makes sure that all processes have read the same data, and splits what the recipe says, and tables before
-/// anything is in them.
+/// Splits what the recipe says, and tables before anything is in them.
 void take_part(Task& task, const Team& team) {
-  team.agree("the data", format("{} {}", task.train_samples(), task.metadata().dump()));
+  agree_on_samples(team, task);
   if (team.splits_sequences()) task.split_sequences(team.split());
   if (auto exchange = team.row_exchange())
     if (auto* const rows = dynamic_cast<nn::SplitsRows*>(task.sparse_weights()))
@@ -100,13 +101,14 @@ TrainResult start(const TrainRequest& request, const Catalog& catalog) {
   Recipe recipe = read_recipe(*request.recipe, catalog);
   total_steps(recipe.train, 1);  // where no length is set, that is said before the data are opened
   const Runtime runtime = configure_runtime(recipe.runtime);
-  const Team team = join(recipe);
+  const Team team = join(recipe, runtime);
   RunFolder folder = make_folder(request, recipe, team);
   std::unique_ptr<Task> task;
   try {
     task = build(recipe, nullptr, {});
     take_part(*task, team);
     load_initial(*task, recipe.initial);
+    agree_on_batches(team, *task, recipe.train);
     if (team.leads()) {
       task->save_files(folder.files());
       folder.write_info(run_info(recipe, *task, runtime));
@@ -132,7 +134,7 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
   if (!recipe) recipe = read_recipe(RunFolder::open(request.resume).recipe(), catalog);
   const Runtime runtime = configure_runtime(recipe->runtime);
   recipe->parallel = recipe->parallel.refitted(dist::read_place().world);
-  const Team team = join(*recipe);
+  const Team team = join(*recipe, runtime);
   RunFolder folder = team.leads() ? RunFolder::resume(request.resume, request.recipe ? &*recipe : nullptr)
                                   : RunFolder::open(request.resume);
 
@@ -153,7 +155,10 @@ TrainResult go_on(const TrainRequest& request, const Catalog& catalog) {
     task->save_files(folder.files());
     folder.write_info(run_info(*recipe, *task, runtime));
   }
-  if (!from) load_initial(*task, recipe->initial);
+  if (!from) {
+    load_initial(*task, recipe->initial);
+    agree_on_batches(team, *task, recipe->train);
+  }
   return train(*recipe, *task, folder, runtime, std::move(from), team);
 }
 

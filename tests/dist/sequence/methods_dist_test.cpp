@@ -159,7 +159,12 @@ STOA_PROCESS_TEST(SequenceAttention, RefusesWhatCannotBeSplit, 4) {
   };
   SequenceAttentionOptions options;
   options.method = SequenceMethod::kUlysses;
-  STOA_EXPECT_CONTAINS(refused(Sequences(1, 4, 3, 3, 2), options), "3 heads cannot be shared out to 4 ranks");
+  EXPECT_EQ(
+      refused(Sequences(1, 4, 3, 3, 2), options),
+      "sequence attention by ulysses: 3 heads cannot be shared out to 4 ranks; a multiple of 4 heads is "
+      "needed, or `parallel.attention` = \"ring\"");
+  STOA_EXPECT_CONTAINS(refused(Sequences(1, 4, 6, 6, 2), options),
+                       "or `parallel.attention` = \"ring\", or \"hybrid\" with `parallel.ulysses` = 2");
   options.method = SequenceMethod::kHybrid;
   options.ulysses = 3;
   STOA_EXPECT_CONTAINS(refused(Sequences(1, 4, 3, 3, 2), options),

@@ -107,12 +107,13 @@ void check_heads(const SequenceCall& call) {
     throw ConfigError(format(
         "sequence attention by hybrid: ulysses is {}; a divisor of the {} ranks of group `{}` is needed",
         degree, ranks, call.group.name()));
-  if (heads % degree != 0)
-    throw ConfigError(
-        format("sequence attention by {}: {} heads cannot be shared out to {} ranks; a multiple of {} heads "
-               "is needed, "
-               "or method = \"ring\", or \"hybrid\" with ulysses = {}",
-               name_of(method), heads, degree, degree, std::gcd(heads, std::int64_t{degree})));
+  if (heads % degree == 0) return;
+  const auto most = std::gcd(heads, std::int64_t{degree});
+  throw ConfigError(format(
+      "sequence attention by {}: {} head{} cannot be shared out to {} ranks; a multiple of {} heads is "
+      "needed, or `parallel.attention` = \"ring\"{}",
+      name_of(method), heads, heads == 1 ? "" : "s", degree, degree,
+      most == 1 ? "" : format(", or \"hybrid\" with `parallel.ulysses` = {}", most)));
 }
 
 Attended attend_by_heads(const SequenceCall& call, const at::Tensor& q, const at::Tensor& k,
