@@ -84,6 +84,7 @@ TEST(PlanBlocks, OfLinformerEveryLengthIsDividedByTheRanks) {
                        2 * 64. * 256 * 768);
 }
 
+/// Of the formulas; sequence/memory_dist_test.cpp holds them to what is measured.
 TEST(PlanBlocks, OfARingHasNoTermInPairs) {
   auto shape = bert_base(4), longer = bert_base(8);
   longer.length *= 2;  // the same chunk

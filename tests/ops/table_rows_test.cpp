@@ -105,10 +105,11 @@ double difference(Rows& a, Rows& b) {
     for (std::int64_t i = 0; i < a.count; ++i)
       for (std::int64_t k = 0; k < a.format.width(); ++k) {
         const double x = a.at(i)[part * a.format.width() + k], y = b.at(i)[part * a.format.width() + k];
-        difference = std::max(difference, std::abs(x - y));
+        const double apart = std::abs(x - y);
+        difference = apart <= difference ? difference : apart;  // a NaN stays
         scale = std::max(scale, std::abs(y));
       }
-    largest = std::max(largest, difference / scale);
+    largest = difference / scale <= largest ? largest : difference / scale;
   }
   return largest;
 }

@@ -279,6 +279,9 @@ TEST(Plan, SaysWhatTakesTheMostWhereNothingFits) {
   EXPECT_FALSE(found.fits);
   STOA_EXPECT_CONTAINS(found.reason, "too much: ");
   STOA_EXPECT_CONTAINS(found.reason, "optimiser states take ");
+  auto small = machine(1000);
+  small.program = 1e15;
+  STOA_EXPECT_CONTAINS(plan(transformer(), 1, small)[0].reason, "too much: the program takes ");
 }
 
 TEST(Plan, SaysWhatTheTimeGoesInto) {

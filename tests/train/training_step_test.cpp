@@ -32,7 +32,8 @@ struct Step {
 double distance(const Step& a, const Step& b) {
   double largest = 0;
   for (std::size_t i = 0; i < a.gradients.size(); ++i)
-    largest = std::max(largest, (a.gradients[i] - b.gradients.at(i)).abs().max().item<double>());
+    const auto apart = (a.gradients[i] - b.gradients.at(i)).abs().max().item<double>();
+    largest = apart <= largest ? largest : apart;  // a NaN stays
   return largest;
 }
 

@@ -53,6 +53,9 @@ void ParallelOptions::visit(FieldVisitor& v) {
             {"zigzag", TokenOrder::kZigzag},
             {"striped", TokenOrder::kStriped}},
            "which tokens each part holds; zigzag and striped give causal models equal work");
+  v.choice("uneven", uneven, {{"pad", UnevenLength::kPad}, {"refuse", UnevenLength::kRefuse}},
+           "a `data.length` that the parts cannot share equally: pad each batch to the next that they can, "
+           "or refuse it");
   v.field("ulysses", ulysses, "hybrid: consecutive parts that share out heads; a ring joins the others");
   v.field("tensor", tensor, "parts into which weight matrices are cut");
   v.field("pipeline", pipeline, "stages of consecutive blocks");

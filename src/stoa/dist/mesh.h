@@ -13,6 +13,12 @@
 
 namespace stoa::dist {
 
+/// What becomes of sequences whose length cannot be split equally:
+enum class UnevenLength {
+  kPad,    ///< each batch is padded to the next length that can
+  kRefuse  ///< read_recipe() refuses a recipe of such a length
+};
+
 /// How the processes share the work: the table [parallel] of a recipe.
 struct ParallelOptions {
   std::int64_t data = 0;      ///< replicas, each with its part of the batch; 0: what the others leave
@@ -22,9 +28,10 @@ struct ParallelOptions {
   std::int64_t expert = 1;    ///< replicas among which the experts of a mixture are dealt out; divides data
   SequenceMethod attention = SequenceMethod::kRing;  ///< among the parts of a sequence
   TokenOrder order = TokenOrder::kContiguous;        ///< in which they hold its tokens
-  std::int64_t ulysses = 1;                          ///< for the hybrid attention: parts that share out heads
-  std::int64_t zero = 0;  ///< ZeRO stage: 0 none, 1 optimiser states, 2 gradients too, 3 weights too
-  double timeout = 60;    ///< seconds
+  UnevenLength uneven = UnevenLength::kPad;
+  std::int64_t ulysses = 1;  ///< for the hybrid attention: parts that share out heads
+  std::int64_t zero = 0;     ///< ZeRO stage: 0 none, 1 optimiser states, 2 gradients too, 3 weights too
+  double timeout = 60;       ///< seconds
 
   void visit(FieldVisitor& v);
   void validate() const;

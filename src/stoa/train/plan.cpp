@@ -42,8 +42,11 @@ std::vector<Split> settings(const PlanModel& model, Split split) {
 bool possible(const PlanModel& model, const Split& split) {
   const bool blocks = model.width > 0;
   if (split.data > model.batch) return false;
-  if (split.sequence > 1 && !(blocks && model.splits_sequences && model.tokens % split.sequence == 0))
-    return false;
+  const bool refuses = model.parallel.uneven == dist::UnevenLength::kRefuse;
+  const auto order = refuses ? model.parallel.order : dist::TokenOrder::kContiguous;
+  const bool even =
+      dist::padded_length(model.tokens, order, static_cast<int>(split.sequence)) == model.tokens;
+  if (split.sequence > 1 && !(blocks && model.splits_sequences && even)) return false;
   const bool hidden = model.mixtures < model.depth || model.cuts_experts;
   if (split.tensor > 1 && !(blocks && model.heads % split.tensor == 0 &&
                             (!hidden || std::llround(model.hidden) % split.tensor == 0)))
@@ -76,17 +79,17 @@ std::string reason(const PlannedSplit& planned, double memory) {
   };
   const auto& m = planned.memory;
   if (!planned.fits) {
-    const std::array parts = {Part{"weights", m.weights},
-                              Part{"gradients", m.gradients},
-                              Part{"optimiser states", m.optimizer},
-                              Part{"activations", m.activations},
-                              Part{"work of one operator", m.work},
-                              Part{"message buffers", m.buffers},
-                              Part{"batches", m.inputs},
-                              Part{"room between tensors", m.spare},
-                              Part{"the program", m.program}};
+    const std::array parts = {Part{"weights take", m.weights},
+                              Part{"gradients take", m.gradients},
+                              Part{"optimiser states take", m.optimizer},
+                              Part{"activations take", m.activations},
+                              Part{"work of one operator takes", m.work},
+                              Part{"message buffers take", m.buffers},
+                              Part{"batches take", m.inputs},
+                              Part{"room between tensors takes", m.spare},
+                              Part{"the program takes", m.program}};
     const auto most = largest(parts);
-    return format("{} too much: {} take {}", bytes(m.total() - memory), most.name, bytes(most.value));
+    return format("{} too much: {} {}", bytes(m.total() - memory), most.name, bytes(most.value));
   }
   const auto& t = planned.time;
   const auto percent = [&](double part) { return std::llround(100 * part / t.total()); };

@@ -54,6 +54,24 @@ std::string where_of_named_key(const Config& config, const std::string& message)
   return config.name();
 }
 
+/// Where sequences are not to be padded further for their parts: the length has to be one that can be split.
+void refuse_uneven_length(Recipe& recipe) {
+  const auto& parallel = recipe.parallel;
+  if (parallel.uneven == dist::UnevenLength::kPad || parallel.sequence == 1) return;
+  const Json data = recipe.resolved()["data"];
+  if (!data.contains("length")) return;  // a task whose sequences cannot be split says so itself
+  const auto length = data["length"].get<std::int64_t>();
+  const auto parts = static_cast<int>(parallel.sequence);
+  const auto next = dist::padded_length(length, parallel.order, parts);
+  if (next == length) return;
+  const auto unit = dist::padded_length(1, parallel.order, parts);
+  const auto better = next > unit ? format("{} or {}", next - unit, next) : format("{}", next);
+  throw ConfigError(
+      format("`data.length` is {}, which `parallel.sequence` = {} parts in {} order cannot share equally: a "
+             "multiple of {} is needed, such as {}; or let `parallel.uneven` be \"pad\"",
+             length, parts, dist::name_of(parallel.order), unit, better));
+}
+
 }  // namespace
 
 void TrainOptions::visit(FieldVisitor& v) {
@@ -150,6 +168,7 @@ Recipe read_recipe(const Config& config, const Catalog& catalog) {
   read_options(config, recipe);
   try {
     recipe.validate();
+    refuse_uneven_length(recipe);
   } catch (const ConfigError& error) {
     throw ConfigError(format("{}: {}", where_of_named_key(config, error.what()), error.what()));
   }

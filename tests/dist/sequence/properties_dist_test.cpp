@@ -16,8 +16,10 @@
 //   2 scores scaled by heads x head_dim   ScoresAreScaledByTheWidthOfAHead
 //   3 gradients summed across stages      Mesh.GradientsAreSummedWithinAStage
 //   4 a head that one rank has: hangs     GradientBuckets.CountAMissingGradientAsZero
-//   5 means of chunks' means, NaN         ParallelText, "masked, chunks without a target"
-//   6 one dropout mask for all            ChunksHeadsAndSeedsAllHaveDropoutOfTheirOwn
+//   5 means of chunks' means, NaN         SequenceGradients.OfChunksWithoutATargetAreThoseOfOneProcess
+//   6 one dropout mask for all, of        SequenceGradients.AreThoseOfOneProcessForEveryMethodAndOrder,
+//     embeddings and hidden states        DataParallel.TrainsAsOneProcessDoes; of probabilities, which the
+//                                         code seeds by rank, ChunksHeadsAndSeedsAllHaveDropoutOfTheirOwn
 //   7 a new buffer each step, no overlap  TheRingUsesAsManyBuffersWhateverItsLength, SequenceOverlap
 //   8 order of messages by global rank    WorksInGroupsThatArePartsOfTheWorld
 //   9 rings of rings mixed up, overflow   SequenceAttention.CrossesRingsThatAreNotAsManyAsTheirRanks,
@@ -87,7 +89,7 @@ STOA_PROCESS_TEST(SequenceProperties, TheSameProbabilitiesAreDroppedByAnyMethodO
 }
 
 STOA_PROCESS_TEST(SequenceProperties, ChunksHeadsAndSeedsAllHaveDropoutOfTheirOwn, 4) {
-  // the published code draws one mask for all ranks
+  // as the published code's probabilities do, but not its embeddings and hidden states
   const auto joined = World::join(read_place());
   constexpr std::int64_t kLength = 4 * 12, kHeads = 4, kPairs = 12 * kLength;
   for (auto options : every_method(4, kHeads)) {

@@ -12,15 +12,13 @@
 #include "stoa/systems/text_transformer/model.h"
 #include "stoa/train/trainer.h"
 #include "stoa/train/training_step.h"
-#include "support/processes.h"
 #include "support/temp_dir.h"
-#include "support/text_runs.h"
 #include "support/thrown.h"
+#include "systems/text_transformer/split_runs.h"
 
 namespace stoa {
 namespace {
 
-namespace fs = std::filesystem;
 using test::TempDir;
 using test::write_text;
 
@@ -40,25 +38,12 @@ TEST(PipelineText, EndsEveryStageAtTheStepWhoseLossIsNotFinite) {
                                           {"STOA_TEST_RUN", folder / "run"}}});
 }
 
-/// A task in double, its model as the seed draws it.
-std::unique_ptr<Task> make_task(const fs::path& folder, const std::string& name,
-                                const std::vector<std::string>& set) {
-  Config config = Config::from_file(folder / (name + ".toml"));
-  for (const auto& assignment : set) config.set(assignment);
-  const Recipe recipe = read_recipe(config, catalog());
-  at::manual_seed(5);
-  auto task = recipe.task->build({true, nullptr, {}});
-  task->model().to(at::kDouble);
-  task->model().train();
-  return task;
-}
-
-void expect_equal_gradients(dist::World& world, const std::string& name, std::vector<std::string> set,
+void expect_equal_gradients(dist::World& world, const std::string& name, const std::vector<std::string>& set,
                             PipelineSchedule schedule = PipelineSchedule::kOneForwardOneBackward) {
-  set.push_back("model.attention_dropout=0");  // which is ATen's in double
   const TempDir folder;
   write_text(folder.path());
-  const auto one = make_task(folder.path(), name, set), many = make_task(folder.path(), name, set);
+  const auto recipe = folder / (name + ".toml");
+  const auto one = test::task_in_double(recipe, set), many = test::task_in_double(recipe, set);
   const dist::SplitLayers layers(many->model(), world.all_shared());
   const auto batch = one->train_batches({.batch_size = 7, .seed = 3})->next();
   const auto wanted = accumulate_gradients(*one, batch, {}, 2, {}, true, {.seed = 11});

@@ -5,8 +5,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stoa/base/progress.h"
@@ -55,23 +58,51 @@ inline void train_both(const SplitCase& c, const std::filesystem::path& folder) 
   train_many(c, folder);
 }
 
-/// A run in double: what run_training() does, but for the model's type. Dropout of attention's weights, which
-/// is ATen's in double, has to be left out.
-inline void train_in_double(const std::filesystem::path& recipe_file, const std::filesystem::path& out,
-                            const std::vector<std::string>& set) {
-  set_verbosity(Verbosity::kQuiet);
-  Config config = Config::from_file(recipe_file);
+inline Config config_with(Config config, const std::vector<std::string>& set) {
   for (const auto& assignment : set) config.set(assignment);
-  Recipe recipe = read_recipe(config, catalog());
+  return config;
+}
+
+/// The task of a recipe, its model in double and as the seed draws it.
+inline std::unique_ptr<Task> task_in_double(const Recipe& recipe, std::uint64_t seed) {
+  at::manual_seed(seed);
+  auto task = recipe.task->build({true, nullptr, {}});
+  task->model().to(at::kDouble);
+  task->model().train();
+  return task;
+}
+inline std::unique_ptr<Task> task_in_double(const std::filesystem::path& recipe_file,
+                                            const std::vector<std::string>& set) {
+  return task_in_double(read_recipe(config_with(Config::from_file(recipe_file), set), catalog()), 5);
+}
+
+/// A run in double: what run_training() does, but for the model's type. Goes on from a step of the run, where
+/// one is given.
+inline void train_in_double(Recipe recipe, const std::filesystem::path& out,
+                            std::optional<std::int64_t> from = std::nullopt) {
+  set_verbosity(Verbosity::kQuiet);
   const Runtime runtime = configure_runtime(recipe.runtime);
   const Team team(recipe.parallel);
-  if (team.leads()) RunFolder::create(out, recipe);
+  if (team.leads() && !from) RunFolder::create(out, recipe);
   team.of_leader("it is there");
   RunFolder folder = RunFolder::open(out);
-  at::manual_seed(mix_seed({static_cast<std::uint64_t>(recipe.train.seed), kInitialise}));
-  const auto task = recipe.task->build({true, nullptr, {}});
-  task->model().to(at::kDouble);
-  train(recipe, *task, folder, runtime, std::nullopt, team);
+  const auto task =
+      task_in_double(recipe, mix_seed({static_cast<std::uint64_t>(recipe.train.seed), kInitialise}));
+  if (team.splits_sequences()) task->split_sequences(team.split());
+  std::optional<Checkpoint> checkpoint;
+  if (from) checkpoint = CheckpointStore(folder.checkpoints()).load(*from);
+  train(recipe, *task, folder, runtime, std::move(checkpoint), team);
+}
+inline void train_in_double(const std::filesystem::path& recipe_file, const std::filesystem::path& out,
+                            const std::vector<std::string>& set) {
+  train_in_double(read_recipe(config_with(Config::from_file(recipe_file), set), catalog()), out);
+}
+/// Goes on with a run in double, as `stoa train --resume` does; `set` may change how it is shared out.
+inline void resume_in_double(const std::filesystem::path& run, std::int64_t step,
+                             const std::vector<std::string>& set) {
+  Recipe recipe = read_recipe(config_with(RunFolder::open(run).recipe(), set), catalog());
+  recipe.parallel = recipe.parallel.refitted(dist::read_place().world);
+  train_in_double(std::move(recipe), run, step);
 }
 
 /// The largest distance of a tensor from its like, by the largest element of that; 0 for nothing.

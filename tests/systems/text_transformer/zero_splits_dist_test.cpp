@@ -1,5 +1,6 @@
-// Optimiser, gradients or weights that replicas share out (ZeRO) where layers, experts or matrices are split
-// too: in double, equal to one process in every number of the log and of the checkpoint.
+// Runs of 20 steps in double where sequences are split, and where optimiser, gradients or weights are shared
+// out (ZeRO) by parts of sequences or by replicas whose layers, experts or matrices are split too: equal to
+// one process in every number of the log and of the checkpoint.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -48,7 +49,7 @@ TEST_P(ZeroWithSplits, TrainsAsOneProcessDoes) {
   write_text(folder.path());
   auto both = GetParam();
   // the gradient of a key's bias is rounding alone, which a smaller eps would scale up
-  both.common += " model.attention_dropout=0 optimizer.eps=1e-5 train.ema=0.9";
+  both.common += " optimizer.eps=1e-5 train.ema=0.9";
   test::train_in_double(folder / (both.task + ".toml"), folder / "one", words_of(both.common));
   test::train_many(both, folder.path(), "train_in_double");
   if (HasFailure()) return;
@@ -67,6 +68,15 @@ const std::string kMixtures =
 INSTANTIATE_TEST_SUITE_P(
     Splits, ZeroWithSplits,
     testing::Values(
+        Case{"SequencesInAZigzagRing", "causal_text", 2, "parallel.sequence=2 parallel.order=zigzag",
+             "train.clip_norm=0.3 model.norm=pre"},
+        Case{"SequencesByRsaGradients", "masked_text", 3,
+             "parallel.sequence=3 parallel.attention=rsa parallel.zero=2",
+             "optimizer.name=lamb train.clip_norm=0.3"},
+        Case{"SequencesByAStripedHybridWeights", "causal_text", 4,
+             "parallel.sequence=4 parallel.order=striped parallel.attention=hybrid parallel.ulysses=2 "
+             "parallel.zero=3",
+             "model.recompute=true train.clip_norm=0.3 train.clip=tensor"},
         Case{"StagesWithOneLayerForBothGradients", "masked_text", 4, "parallel.pipeline=2 parallel.zero=2",
              "train.micro_batch_size=2 model.preset=albert model.depth=3 model.embedding_dim=12 "
              "train.clip_norm=0.3 train.clip=tensor"},

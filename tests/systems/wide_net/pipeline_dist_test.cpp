@@ -361,7 +361,9 @@ TEST(PipelineImages, MakeTheRunOfOneProcessInSinglePrecision) {
   };
   EXPECT_EQ(titles(folder / "many"), titles(folder / "one"));
   // its checkpoint is one of one process, which goes on from it
+  CheckpointStore(folder / "many/checkpoints").remove_after(10);  // the end is to be reached again
   run_training({.recipe = {}, .out = {}, .resume = folder / "many", .resume_step = 10}, catalog());
+  EXPECT_TRUE(fs::exists(folder / "many/checkpoints/step-20"));
   expect_equal_logs(folder / "many", folder / "one");
 }
 
