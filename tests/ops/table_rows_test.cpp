@@ -106,10 +106,10 @@ double difference(Rows& a, Rows& b) {
       for (std::int64_t k = 0; k < a.format.width(); ++k) {
         const double x = a.at(i)[part * a.format.width() + k], y = b.at(i)[part * a.format.width() + k];
         const double apart = std::abs(x - y);
-        difference = apart <= difference ? difference : apart;  // a NaN stays
+        difference = std::max(difference, std::isnan(apart) ? HUGE_VAL : apart);
         scale = std::max(scale, std::abs(y));
       }
-    largest = difference / scale <= largest ? largest : difference / scale;
+    largest = std::max(largest, difference / scale);
   }
   return largest;
 }

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "stoa/base/errors.h"
 #include "stoa/nn/parameters.h"
 #include "support/thrown.h"
@@ -33,7 +36,7 @@ double distance(const Step& a, const Step& b) {
   double largest = 0;
   for (std::size_t i = 0; i < a.gradients.size(); ++i)
     const auto apart = (a.gradients[i] - b.gradients.at(i)).abs().max().item<double>();
-    largest = apart <= largest ? largest : apart;  // a NaN stays
+  largest = std::max(largest, std::isnan(apart) ? HUGE_VAL : apart);
   return largest;
 }
 

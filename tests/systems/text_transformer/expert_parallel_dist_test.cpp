@@ -57,9 +57,11 @@ TEST(StagesWithDealtExperts, GoOnInOneProcess) {
                    folder.path());
   if (HasFailure()) return;
   const auto end = read_events(many).back().at("loss").get<double>();
+  CheckpointStore(many / "checkpoints").remove_after(10);  // the end is to be reached again
   std::filesystem::copy(many, alone, std::filesystem::copy_options::recursive);
   run_training({.recipe = {}, .out = {}, .resume = alone, .resume_step = 10}, catalog());
   EXPECT_NEAR(read_events(alone).back().at("loss").get<double>(), end, 1e-6 * end);
+  EXPECT_TRUE(std::filesystem::exists(alone / "checkpoints/step-20"));
 }
 
 }  // namespace

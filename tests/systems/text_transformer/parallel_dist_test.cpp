@@ -83,12 +83,14 @@ TEST_P(SplitCheckpoints, GoOnInOneProcessAndInTwo) {
   loaded.task->model().eval();
   EXPECT_NEAR(loaded.task->evaluate({.batch_size = 7, .progress = {}}).metrics["loss"],
               end.at("loss").get<double>(), 1e-6);
+  CheckpointStore(folder / "many/checkpoints").remove_after(10);  // the end is to be reached again
   fs::copy(folder / "many", folder / "alone", fs::copy_options::recursive);
   run_training({.recipe = {}, .out = {}, .resume = folder / "alone", .resume_step = 10}, catalog());
   test::expect_processes("resume", 2, {.environment = {{"STOA_TEST_RUN", folder / "many"}}});
   EXPECT_EQ(read_events(folder / "many").back().at("loss"), end.at("loss"));  // to the bit
   EXPECT_NEAR(read_events(folder / "alone").back().at("loss").get<double>(), end.at("loss").get<double>(),
               1e-6 * end.at("loss").get<double>());
+  for (const auto* run : {"many", "alone"}) EXPECT_TRUE(fs::exists(folder / run / "checkpoints/step-20"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Splits, SplitCheckpoints,

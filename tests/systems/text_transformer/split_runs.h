@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -117,7 +119,8 @@ inline double furthest(const std::map<std::string, at::Tensor>& found,
       continue;
     }
     const auto apart = (other->second.to(at::kDouble) - tensor.to(at::kDouble)).abs().max().item<double>();
-    most = std::max(most, apart / std::max(least, tensor.to(at::kDouble).abs().max().item<double>()));
+    const auto share = apart / std::max(least, tensor.to(at::kDouble).abs().max().item<double>());
+    most = std::max(most, std::isnan(share) ? HUGE_VAL : share);
   }
   return most;
 }

@@ -114,11 +114,14 @@ TEST(ZeroWithSplitsRuns, GoOnWithOtherNumbersOfProcesses) {
                    folder.path());
   if (HasFailure()) return;
   const auto end = read_events(many).back().at("loss").get<double>();
+  CheckpointStore(many / "checkpoints").remove_after(10);  // the end is to be reached again
   fs::copy(many, alone, fs::copy_options::recursive);
   run_training({.recipe = {}, .out = {}, .resume = alone, .resume_step = 10}, catalog());
   test::expect_processes("resume", 3, {.environment = {{"STOA_TEST_RUN", many}}});
-  for (const auto& run : {many, alone})
+  for (const auto& run : {many, alone}) {
     EXPECT_NEAR(read_events(run).back().at("loss").get<double>(), end, 1e-6 * end);
+    EXPECT_TRUE(fs::exists(run / "checkpoints/step-20"));
+  }
 }
 
 }  // namespace

@@ -3,6 +3,9 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "stoa/systems/wide_net/model.h"
 
 namespace stoa::wide_net {
@@ -36,7 +39,7 @@ double worst_difference(WideNetImpl& model, const at::Tensor& images, std::int64
       values[i] = before;
       const double numeric = (above - below) / (2 * step), analytic = gradient[i].item<double>();
       const double apart = std::abs(numeric - analytic) / std::max(1.0, std::abs(numeric));
-      worst = apart <= worst ? worst : apart;  // a NaN stays
+      worst = std::max(worst, std::isnan(apart) ? HUGE_VAL : apart);
     }
   }
   return worst;
