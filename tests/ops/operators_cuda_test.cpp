@@ -5,7 +5,9 @@
 #include "ops/fused_cases.h"
 #include "ops/mixture_problem.h"
 #include "ops/residual_norm_cases.h"
+#include "stoa/ops/attention.h"
 #include "stoa/ops/bias_activation.h"
+#include "stoa/ops/dropout.h"
 #include "stoa/ops/mixture_rows.h"
 
 namespace stoa::ops::test {
@@ -83,6 +85,38 @@ TEST_F(OperatorsOnCuda, GradientsAreTheSameInEveryRun) {
     const auto once = gradients_and_results(problem.run(), problem.leaves());
     expect_equal(gradients_and_results(problem.run(), problem.leaves()), once);
   }
+}
+
+TEST_F(OperatorsOnCuda, AttentionDropsOthersInOtherHeadsAndLeavesTheGenerator) {
+  const auto qkv = at::cat({at::zeros({1, 64, 256}), at::eye(64).repeat({1, 1, 2})}, 2)
+                       .to(at::Device(at::kCUDA), at::kBFloat16);
+  const auto kept = [&](std::int64_t first_head) {
+    const BatchPartScope part({0, 17});
+    return attention(qkv, 2, 0.5, first_head).ne(0);
+  };
+  at::manual_seed(2);
+  const auto next = at::rand({8}, qkv.options());
+  at::manual_seed(2);
+  const auto first = kept(0), second = kept(2);
+  EXPECT_FALSE(first.equal(second));
+  EXPECT_TRUE(first.equal(kept(0)));
+  EXPECT_TRUE(at::rand({8}, qkv.options()).equal(next));
+}
+
+TEST_F(OperatorsOnCuda, DropoutDropsOthersInOtherRowsAndColumnsAndLeavesTheGenerator) {
+  const auto x = at::ones({16, 64}, at::Device(at::kCUDA));
+  const auto kept = [&](std::int64_t first_row, std::int64_t first_column) {
+    const BatchPartScope part({0, 17});
+    return dropout(x, 0.5, at::arange(first_row, first_row + 16), first_column).ne(0);
+  };
+  at::manual_seed(2);
+  const auto next = at::rand({8}, x.options());
+  at::manual_seed(2);
+  const auto first = kept(0, 0);
+  EXPECT_FALSE(first.equal(kept(16, 0)));
+  EXPECT_FALSE(first.equal(kept(0, 64)));
+  EXPECT_TRUE(first.equal(kept(0, 0)));
+  EXPECT_TRUE(at::rand({8}, x.options()).equal(next));
 }
 
 TEST_F(OperatorsOnCuda, MixtureRowsAgreeWithTheirReference) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -17,6 +18,7 @@
 #include "stoa/ops/attention_heads.h"
 #include "stoa/ops/dropout.h"
 #include "stoa/ops/gemm.h"
+#include "stoa/ops/generator_scope.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::ops {
@@ -33,8 +35,15 @@ void check(const at::Tensor& qkv, std::int64_t heads) {
   check_heads(qkv.size(2), heads, "attention");
 }
 
-bool in_blocks(const at::Tensor& qkv) {
-  return has_gemm_blocks() && qkv.is_cpu() && qkv.scalar_type() == at::kFloat;
+bool is_half(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
+}
+
+/// Half precision with dropout too: ATen, whose flash kernel has none on the CPU, turns it into float as well
+/// and keeps all probabilities.
+bool in_blocks(const at::Tensor& qkv, double dropout) {
+  return has_gemm_blocks() && qkv.is_cpu() &&
+         (qkv.scalar_type() == at::kFloat || (dropout > 0 && is_half(qkv)));
 }
 
 void check_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, double dropout) {
@@ -59,7 +68,7 @@ at::Tensor even_offsets(std::int64_t sequences, std::int64_t tokens) {
   return at::arange(sequences + 1, at::kLong).mul_(tokens);
 }
 
-/// A call of the operator in fp32 on the CPU.
+/// A call of the operator.
 struct Packed {
   at::Tensor offsets;
   std::int64_t heads;
@@ -157,11 +166,67 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   }
 };
 
-at::Tensor by_heads(const at::Tensor& qkv, std::int64_t heads, const std::optional<at::Tensor>& mask,
-                    bool causal, double dropout) {
+/// Queries, keys and values [batch, heads, tokens, head_dim], and which keys are seen.
+struct Heads {
+  at::Tensor q, k, v;
+  std::optional<at::Tensor> seen;
+  bool causal;
+};
+
+/// Seeds of the dropout of all queries, [batch * heads * tokens] int32: those of query_seeds() in
+/// attention_heads.cpp.
+at::Tensor query_seeds(const Packed& call, std::int64_t batch, std::int64_t tokens) {
+  const auto seeds = at::empty({batch * call.heads * tokens}, at::kInt);
+  auto* const to = seeds.mutable_data_ptr<std::int32_t>();
+  at::parallel_for(0, batch * call.heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i)
+      for (std::int64_t query = 0; query < tokens; ++query)
+        to[i * tokens + query] = static_cast<std::int32_t>(mix_seed(
+            {static_cast<std::uint64_t>(call.seed), static_cast<std::uint64_t>(call.first + i / call.heads),
+             static_cast<std::uint64_t>(call.first_head + i % call.heads),
+             static_cast<std::uint64_t>(query)}));
+  });
+  return seeds;
+}
+
+/// Plain products with the blocks' dropout: what ATen's generator drew would depend on how heads and samples
+/// are dealt out.
+at::Tensor attend_and_drop(const Heads& x, const Packed& call) {
+  static const auto drop = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("stoa::dropout", "")
+                               .typed<at::Tensor(const at::Tensor&, const at::Tensor&, double)>();
+  // half precision is computed in float, as ATen does it, which autocast would undo
+  const c10::impl::ExcludeDispatchKeyGuard without_autocast(c10::autocast_dispatch_keyset);
+  const auto wide = [](const at::Tensor& part) { return is_half(part) ? part.to(at::kFloat) : part; };
+  const std::int64_t tokens = x.q.size(2);
+  auto scores = (wide(x.q) / std::sqrt(static_cast<double>(x.q.size(3)))).matmul(wide(x.k).transpose(2, 3));
+  const auto hide = [&](const at::Tensor& hidden) {
+    scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
+  };
+  if (x.seen) hide(x.seen->logical_not());
+  if (x.causal) hide(at::ones({tokens, tokens}, x.q.options().dtype(at::kBool)).triu(1));
+  const auto p = scores.softmax(-1);
+  const auto kept = drop.call(p.view({-1, tokens}), query_seeds(call, p.size(0), tokens), call.dropout);
+  return kept.view(p.sizes()).matmul(wide(x.v)).to(x.q.scalar_type());
+}
+
+at::Tensor attend(const Heads& x, const Packed& call) {
+  if (call.dropout > 0 && x.q.is_cpu() && x.q.numel() > 0) return attend_and_drop(x, call);
+  // on a GPU at least no two processes draw the same for different heads
+  std::optional<GeneratorScope> named;
+  if (call.dropout > 0 && !x.q.is_cpu() && !x.q.is_meta())
+    named.emplace(x.q.device(),
+                  mix_seed({static_cast<std::uint64_t>(call.seed), static_cast<std::uint64_t>(call.first),
+                            static_cast<std::uint64_t>(call.first_head)}));
+  return at::scaled_dot_product_attention(x.q, x.k, x.v, x.seen, call.dropout, x.causal);
+}
+
+at::Tensor by_heads(const at::Tensor& qkv, const std::optional<at::Tensor>& seen, bool causal,
+                    const Packed& call) {
   const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), dim = qkv.size(2) / 3;
-  const auto parts = qkv.view({batch, tokens, 3, heads, dim / heads}).permute({2, 0, 3, 1, 4});
-  const auto mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], mask, dropout, causal);
+  const auto parts =
+      qkv.view({batch, tokens, 3, call.heads, dim / call.heads}).permute({2, 0, 3, 1, 4}).unbind(0);
+  const auto mixed = attend({parts[0], parts[1], parts[2], seen, causal}, call);
   return mixed.transpose(1, 2).reshape({batch, tokens, dim});
 }
 
@@ -175,7 +240,7 @@ at::Tensor padded(const at::Tensor& qkv, const Packed& call) {
     return rows.view({sequences, longest, rows.size(1)});
   };
   if (lengths.eq(longest).all().item<bool>())
-    return by_heads(by_sequence(qkv.contiguous()), call.heads, {}, call.causal, call.dropout).flatten(0, 1);
+    return by_heads(by_sequence(qkv.contiguous()), {}, call.causal, call).flatten(0, 1);
   const auto real =
       at::arange(longest, at::kLong).lt(lengths.unsqueeze(1)).to(qkv.device());  // [sequences, longest]
   const auto places = real.flatten().nonzero().squeeze(1);
@@ -183,14 +248,15 @@ at::Tensor padded(const at::Tensor& qkv, const Packed& call) {
       by_sequence(at::zeros({sequences * longest, qkv.size(1)}, qkv.options()).index_copy(0, places, qkv));
   auto seen = real.view({sequences, 1, 1, longest});
   if (call.causal) seen = seen.logical_and(at::ones({longest, longest}, real.options()).tril());
-  return by_heads(spread, call.heads, seen, false, call.dropout).flatten(0, 1).index_select(0, places);
+  return by_heads(spread, seen, false, call).flatten(0, 1).index_select(0, places);
 }
 
 at::Tensor compute_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
                           double dropout, std::int64_t seed, std::int64_t first, std::int64_t first_head) {
   check_packed(qkv, offsets, heads, dropout);
   const Packed call{offsets, heads, causal, dropout, seed, first, first_head};
-  return in_blocks(qkv) ? run_forward(qkv.contiguous(), call).output : padded(qkv, call);
+  if (!in_blocks(qkv, dropout)) return padded(qkv, call);
+  return run_forward(qkv.to(at::kFloat).contiguous(), call).output.to(qkv.scalar_type());
 }
 
 at::Tensor call_packed(const at::Tensor& qkv, const at::Tensor& offsets, std::int64_t heads, bool causal,
@@ -209,9 +275,11 @@ at::Tensor differentiate_packed(const at::Tensor& qkv, const at::Tensor& offsets
     return call_packed(qkv, offsets, heads, causal, dropout, seed, first, first_head);
   }
   check_packed(qkv, offsets, heads, dropout);
-  return in_blocks(qkv)
-             ? AttentionFunction::apply(qkv, offsets, heads, causal, dropout, seed, first, first_head)
-             : padded(qkv, {offsets, heads, causal, dropout, seed, first, first_head});
+  if (!in_blocks(qkv, dropout))
+    return padded(qkv, {offsets, heads, causal, dropout, seed, first, first_head});
+  return AttentionFunction::apply(qkv.to(at::kFloat), offsets, heads, causal, dropout, seed, first,
+                                  first_head)
+      .to(qkv.scalar_type());
 }
 
 at::Tensor shape_only_packed(const at::Tensor& qkv, const at::Tensor&, std::int64_t, bool, double,
@@ -223,10 +291,11 @@ at::Tensor shape_only_packed(const at::Tensor& qkv, const at::Tensor&, std::int6
 at::Tensor evenly(const at::Tensor& qkv, std::int64_t heads, double dropout, std::int64_t seed,
                   std::int64_t first_head) {
   check(qkv, heads);
-  if (qkv.numel() == 0 || !in_blocks(qkv)) return by_heads(qkv, heads, {}, false, dropout);
+  const std::int64_t first = batch_part().first_sample;
+  if (qkv.numel() == 0 || !in_blocks(qkv, dropout))
+    return by_heads(qkv, {}, false, {{}, heads, false, dropout, seed, first, first_head});
   const auto offsets = even_offsets(qkv.size(0), qkv.size(1));
-  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed, batch_part().first_sample,
-                     first_head)
+  return call_packed(qkv.flatten(0, 1), offsets, heads, false, dropout, seed, first, first_head)
       .view({qkv.size(0), qkv.size(1), -1});
 }
 

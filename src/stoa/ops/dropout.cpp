@@ -12,6 +12,7 @@
 #include "stoa/base/format.h"
 #include "stoa/base/random.h"
 #include "stoa/ops/attention_kernels.h"
+#include "stoa/ops/generator_scope.h"
 #include "stoa/ops/row_blocks.h"
 #include "stoa/tensor/shape.h"
 
@@ -101,14 +102,22 @@ at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys, std
   check(x, rate);
   if (rate == 0 || x.numel() == 0) return x;
   const std::int64_t seed = dropout_seed(rate);
-  if (!x.is_cpu()) return at::dropout(x, rate, /*train=*/true);
-  return call(x, row_seeds(seed, keys.defined() ? keys : keys_in_order(x), first_column), rate);
+  const auto rows = keys.defined() ? keys : keys_in_order(x);
+  if (x.is_cpu()) return call(x, row_seeds(seed, rows, first_column), rate);
+  if (x.is_meta()) return at::dropout(x, rate, /*train=*/true);
+  // ATen's generator, but at least no two processes draw the same for different rows or columns
+  const GeneratorScope named(x.device(), mix_seed({static_cast<std::uint64_t>(seed),
+                                                   static_cast<std::uint64_t>(rows[0].item<std::int64_t>()),
+                                                   static_cast<std::uint64_t>(first_column)}));
+  return at::dropout(x, rate, /*train=*/true);
 }
 
 at::Tensor dropout_reference(const at::Tensor& x, double rate, const at::Tensor& seeds) {
   check(x, rate);
   const auto mask = at::ones(x.sizes(), x.options().dtype(at::kFloat).requires_grad(false));
   drop(mask, seeds, rate);
+  if (x.scalar_type() == at::kDouble)  // as exact as block attention's tiles
+    return x * mask.ne(0).to(at::kDouble).div_(1 - rate);
   return x * mask.to(x.scalar_type());
 }
 

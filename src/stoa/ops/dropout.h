@@ -11,8 +11,8 @@ namespace stoa::ops {
 /// dropped depends on the call's number, on the row's key and on the column alone: not on threads, nor,
 /// within BatchPartScope, on how samples are cut into micro-batches or dealt out to processes. keys [rows]
 /// int64; undefined ones count the rows of x, whose first dimension is samples, in the whole batch.
-/// `first_column` is where the columns begin among all, of which other processes may have some. On a GPU this
-/// is ATen's dropout. Throws ShapeError.
+/// `first_column` is where the columns begin among all, of which other processes may have some. On a GPU
+/// ATen draws, from a seed of call, first key and first column. Throws ShapeError.
 at::Tensor dropout(const at::Tensor& x, double rate, const at::Tensor& keys = {},
                    std::int64_t first_column = 0);
 
