@@ -4,6 +4,9 @@
 //   build/release/bench/bench_memory              4K to 16K tokens on 1 to 8 processes, some minutes
 //   build/release/bench/bench_memory --all        to 64K, an hour or more
 //   build/release/bench/bench_memory 4096 8192    these lengths
+//   build/release/bench/bench_memory --search 128
+//       the longest sequence and the largest batch of 512 tokens each whose block runs where a process is
+//       refused tensors beyond 128 MiB, found by trying; minutes
 // Batch 1, 8 heads of 64, fp32, one thread a process. What would take more than 6 GiB in all is left out.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -15,8 +18,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 
+#include "bench/support/limited_allocator.h"
 #include "stoa/base/child_processes.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -61,62 +66,96 @@ at::Tensor scores_kept(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 }
 
 /// x W_qkv, attention, times W_out, and the gradients of all three.
-void block(BlockMethod method, std::int64_t tokens, std::int64_t heads, dist::Group* group) {
+void block(BlockMethod method, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
+           dist::Group* group) {
   const std::int64_t inner = heads * kHeadDim;
-  const auto x = at::randn({1, tokens, kWidth}).requires_grad_();
+  const auto x = at::randn({batch, tokens, kWidth}).requires_grad_();
   const auto w_qkv = (at::randn({3 * inner, kWidth}) * 0.04).requires_grad_();
   const auto w_out = (at::randn({kWidth, inner}) * 0.04).requires_grad_();
   const auto mixed = [&] {
-    const auto parts = ops::linear(x, w_qkv, {}).view({1, tokens, 3, heads, kHeadDim}).unbind(2);
+    const auto parts = ops::linear(x, w_qkv, {}).view({batch, tokens, 3, heads, kHeadDim}).unbind(2);
     if (method == BlockMethod::kTensorScores) return scores_kept(parts[0], parts[1], parts[2]);
     if (method == BlockMethod::kTensorTiled) return ops::block_attention(parts[0], parts[1], parts[2]).out;
     dist::SequenceAttentionOptions options;
     options.method = method == BlockMethod::kRsa ? dist::SequenceMethod::kRsa : dist::SequenceMethod::kRing;
     return sequence_attention(parts[0], parts[1], parts[2], *group, options);
   };
-  const auto out = ops::linear(mixed().reshape({1, tokens, inner}), w_out, {});
+  const auto out = ops::linear(mixed().reshape({batch, tokens, inner}), w_out, {});
   out.backward(at::ones_like(out));
 }
 
-/// In a child: measures and writes what was found into a file.
-void measure(const Json& spec) {
+/// What a child is asked: what one rank of so many takes for a block.
+struct Question {
+  std::size_t method = 0;  ///< of kMethods
+  std::int64_t batch = 1, length = 0, ranks = 1;
+  std::int64_t limit = 0;  ///< bytes of tensors that it gets; 0 only measures
+
+  Json json() const {
+    return {{"method", method}, {"batch", batch}, {"length", length}, {"ranks", ranks}, {"limit", limit}};
+  }
+  static Question from(const Json& json) {
+    return {json.at("method"), json.at("batch"), json.at("length"), json.at("ranks"), json.at("limit")};
+  }
+};
+
+/// Runs the block where more than the limit is refused.
+Json try_block(const Question& question, const std::function<void()>& pass) {
+  auto& allocator = bench::LimitedAllocator::get();
+  allocator.allow(static_cast<std::size_t>(question.limit));
+  std::string failed;
+  try {
+    pass();
+  } catch (const std::exception& error) {  // of the others, too, where one was refused
+    failed = error.what();
+  }
+  return {{"refused", allocator.refused()}, {"failed", failed}};
+}
+
+Json measure_block(const std::function<void()>& pass) {
+  std::ofstream("/proc/self/clear_refs") << "5";
+  const double before = resident("VmRSS");
+  auto& meter = test::TensorMeter::get();
+  meter.start();
+  pass();
+  return {{"tensors", meter.peak()}, {"resident", resident("VmHWM") - before}};
+}
+
+/// In a child: answers into a file, and ends without waiting for ranks that may have failed.
+[[noreturn]] void answer(const Json& spec) {
   configure_allocator();
   at::set_num_threads(1);
   at::manual_seed(1);
-  const auto method = kMethods[spec.at("method").get<std::size_t>()];
-  const std::int64_t length = spec.at("length"), ranks = spec.at("ranks");
+  const auto question = Question::from(spec.at("question"));
+  if (question.limit > 0)
+    bench::LimitedAllocator::get();
+  else
+    test::TensorMeter::get();
+  const auto method = kMethods[question.method];
   std::shared_ptr<dist::World> world;
   dist::WorldOptions patient;
   patient.timeout_s = 3600;
   if (!by_heads(method)) world = dist::World::join(dist::read_place(), patient);
   auto* const group = world ? &world->all() : nullptr;
-  auto& meter = test::TensorMeter::get();
-  block(method, 128, by_heads(method) ? kHeads / ranks : kHeads, group);  // what a first call sets up
-  std::ofstream("/proc/self/clear_refs") << "5";
-  const double before = resident("VmRSS");
-  meter.start();
-  if (by_heads(method))
-    block(method, length, kHeads / ranks, nullptr);
-  else
-    block(method, length / ranks, kHeads, group);
-  std::ofstream(spec.at("file").get<std::string>())
-      << Json{{"tensors", meter.peak()}, {"resident", resident("VmHWM") - before}};
+  const std::int64_t heads = by_heads(method) ? kHeads / question.ranks : kHeads;
+  const std::int64_t tokens = by_heads(method) ? question.length : question.length / question.ranks;
+  block(method, 1, 128, heads, group);  // what a first call sets up
+  const auto pass = [&] { block(method, question.batch, tokens, heads, group); };
+  const auto found = question.limit > 0 ? try_block(question, pass) : measure_block(pass);
+  std::ofstream(spec.at("file").get<std::string>()) << found;
+  std::_Exit(0);
 }
 
-struct Measured {
-  double tensors = 0, resident = 0;  ///< of the rank that takes the most
-};
-
-Measured run(std::size_t method, std::int64_t length, std::int64_t ranks) {
+/// What the ranks answer.
+std::vector<Json> ask(const Question& question) {
   // a rank of tensor parallelism has no need of the others to show its memory
-  const std::int64_t processes = by_heads(kMethods[method]) ? 1 : ranks;
+  const auto method = kMethods[question.method];
+  const std::int64_t processes = by_heads(method) ? 1 : question.ranks;
   const auto port = std::to_string(dist::free_port()), world = std::to_string(processes);
   std::vector<ChildCommand> commands;
   std::vector<fs::path> files;
   for (std::int64_t rank = 0; rank < processes; ++rank) {
     files.push_back(fs::temp_directory_path() / format("stoa-bench-memory-{}-{}", ::getpid(), rank));
-    const Json spec = {
-        {"method", method}, {"length", length}, {"ranks", ranks}, {"file", files.back().string()}};
+    const Json spec = {{"question", question.json()}, {"file", files.back().string()}};
     const auto number = std::to_string(rank);
     commands.push_back({{fs::read_symlink("/proc/self/exe").string()},
                         {{kSpec, spec.dump()},
@@ -130,16 +169,102 @@ Measured run(std::size_t method, std::int64_t length, std::int64_t ranks) {
                         ""});
   }
   if (const auto end = run_children(commands); end.failed_first || end.interrupted)
-    throw Error(format("a process of {} failed", name_of(kMethods[method])));
-  Measured measured;
+    throw Error(format("a process of {} failed", name_of(method)));
+  std::vector<Json> found;
   for (const auto& file : files) {
     std::ifstream in(file);
-    const Json found = Json::parse(in);
-    measured.tensors = std::max(measured.tensors, found.at("tensors").get<double>());
-    measured.resident = std::max(measured.resident, found.at("resident").get<double>());
+    found.push_back(Json::parse(in));
     fs::remove(file);
   }
+  return found;
+}
+
+dist::BlockShape shape_of(const Question& question) {
+  return {static_cast<double>(question.batch), static_cast<double>(question.length), kWidth, kHeads,
+          static_cast<double>(kHeadDim),       static_cast<double>(question.ranks)};
+}
+
+struct Measured {
+  double tensors = 0, resident = 0;  ///< of the rank that takes the most
+};
+
+Measured run(const Question& question) {
+  Measured measured;
+  for (const auto& found : ask(question)) {
+    measured.tensors = std::max(measured.tensors, found.at("tensors").get<double>());
+    measured.resident = std::max(measured.resident, found.at("resident").get<double>());
+  }
   return measured;
+}
+
+/// Whether the block runs on all ranks within the limit.
+bool fits(const Question& question) {
+  bool refused = false;
+  std::string failed;
+  for (const auto& found : ask(question)) {
+    refused = refused || found.at("refused").get<bool>();
+    if (failed.empty()) failed = found.at("failed");
+  }
+  if (!refused && !failed.empty()) throw Error(failed);
+  return !refused;
+}
+
+/// The most steps that fit, found by trying; the search begins at a guess.
+template <class Fits>
+std::int64_t most_that_fit(std::int64_t guess, const Fits& try_steps) {
+  constexpr std::int64_t kPartOfGuess = 16;
+  std::int64_t stride = std::max<std::int64_t>(1, guess / kPartOfGuess);
+  std::int64_t least = 0, most = 0;  // fits, does not
+  const auto at = std::max<std::int64_t>(1, guess);
+  if (try_steps(at)) {
+    for (least = at; most == 0; stride *= 2) {
+      const auto next = least + stride;
+      (try_steps(next) ? least : most) = next;
+    }
+  } else {
+    for (most = at; most > 1 && least == 0; stride *= 2) {
+      const auto next = std::max<std::int64_t>(1, most - stride);
+      (try_steps(next) ? least : most) = next;
+    }
+  }
+  while (most - least > 1) {
+    const auto middle = (least + most) / 2;
+    (try_steps(middle) ? least : most) = middle;
+  }
+  return least;
+}
+
+constexpr std::int64_t kStep = 128, kSearchLength = 512;  // tokens
+
+/// Longest sequences and largest batches by method and ranks, beside the formulas.
+void search_all(std::int64_t limit) {
+  std::printf(
+      "| method | ranks | longest sequence | computed | largest batch of %d tokens | computed "
+      "|\n|---|---|---|---|---|---|\n",
+      static_cast<int>(kSearchLength));
+  const auto bytes = static_cast<double>(limit);
+  for (std::size_t method = 0; method < std::size(kMethods); ++method)
+    for (const std::int64_t ranks : {1, 2, 4}) {
+      Question question{method, 1, kSearchLength, ranks, limit};
+      const auto computed =
+          std::llround(longest_sequence(kMethods[method], shape_of(question), bytes, kStep));
+      const auto longest = kStep * most_that_fit(computed / kStep, [&](std::int64_t steps) {
+                             question.length = steps * kStep;
+                             return fits(question);
+                           });
+      question.length = kSearchLength;
+      std::int64_t batch = 0;
+      do question.batch = ++batch;
+      while (block_peak_bytes(kMethods[method], shape_of(question)) <= bytes);
+      const auto largest = most_that_fit(--batch, [&](std::int64_t samples) {
+        question.batch = samples;
+        return fits(question);
+      });
+      std::printf("%s\n", format("| {} | {} | {} | {} | {} | {} |", name_of(kMethods[method]), ranks, longest,
+                                 computed, largest, batch)
+                              .c_str());
+      std::fflush(stdout);
+    }
 }
 
 void measure_all(const std::vector<std::int64_t>& lengths) {
@@ -148,12 +273,11 @@ void measure_all(const std::vector<std::int64_t>& lengths) {
   for (std::size_t method = 0; method < std::size(kMethods); ++method)
     for (const std::int64_t ranks : {1, 2, 4, 8})
       for (const auto length : lengths) {
-        const dist::BlockShape shape{1,      static_cast<double>(length),   kWidth,
-                                     kHeads, static_cast<double>(kHeadDim), static_cast<double>(ranks)};
-        const double formula = block_peak_bytes(kMethods[method], shape);
+        const Question question{method, 1, length, ranks};
+        const double formula = block_peak_bytes(kMethods[method], shape_of(question));
         const double all = formula * (by_heads(kMethods[method]) ? 1 : static_cast<double>(ranks));
         if (all > kMost) continue;
-        const auto found = run(method, length, ranks);
+        const auto found = run(question);
         std::printf("%s\n", format("| {} | {} | {} | {:.1f} | {:.1f} | {:.3f} | {:.1f} |",
                                    name_of(kMethods[method]), ranks, length, found.tensors / 1e6,
                                    formula / 1e6, formula / found.tensors, found.resident / 1e6)
@@ -166,11 +290,16 @@ void measure_all(const std::vector<std::int64_t>& lengths) {
 
 int main(int argc, char** argv) try {
   if (const char* spec = std::getenv(kSpec)) {
-    measure(Json::parse(spec));
-    return 0;
+    answer(Json::parse(spec));
   }
   std::vector<std::int64_t> lengths = {4096, 8192, 16384};
   const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.size() == 2 && words[0] == "--search") {
+    const auto mebibytes = std::atoll(words[1].c_str());
+    if (mebibytes < 16) throw ConfigError(format("--search is `{}`; 16 MiB or more are needed", words[1]));
+    search_all(mebibytes << 20);
+    return 0;
+  }
   if (words == std::vector<std::string>{"--all"}) {
     lengths.insert(lengths.end(), {32768, 65536});
   } else if (!words.empty()) {
