@@ -102,6 +102,15 @@ TEST_F(PlanMemory, OfMaskedTextInMicroBatches) {
              "micro_batch_size = 4\nema = 0.99\n"));
 }
 
+TEST_F(PlanMemory, OfLinformer) {
+  const TempDir folder;
+  check("masked text, Linformer",
+        text(folder, "masked_text", "length = 128\n",
+             "preset = \"bert\"\ndim = 192\ndepth = 4\nheads = 4\nmlp_dim = 768\npositions = "
+             "128\nlinformer = 32\n",
+             16));
+}
+
 TEST_F(PlanMemory, OfBlocksThatRunAgain) {
   const TempDir folder;
   check(

@@ -16,6 +16,7 @@
 #include "stoa/ops/attention_kernels.h"
 #include "stoa/ops/block_attention_forms.h"
 #include "stoa/ops/block_sight.h"
+#include "stoa/ops/flash_attention.h"
 #include "stoa/ops/gemm.h"
 #include "stoa/tensor/shape.h"
 
@@ -114,8 +115,34 @@ void update(const AttentionBlock& state, const at::Tensor& q, const at::Tensor& 
   if (q.numel() == 0 || k.numel() == 0) return;
   if (in_blocks(q))
     update_in_blocks(prepared.call, state, fresh);
+  else if (const auto cut = flash_on_gpu(prepared.call))
+    update_by_flash(prepared.call, *cut, state);
   else
     update_by_tiles(prepared.call, state);
+}
+
+/// block_attention_backward(); `of_out`: delta is that of `out` alone, which flash kernels make themselves.
+void add_gradients(const BlockGradients& into, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const AttentionBlock& whole, const at::Tensor& grad_out, const at::Tensor& delta,
+                   const BlockAttentionOptions& options, bool of_out) {
+  const at::NoGradGuard no_grad;
+  check(q, k, v, options);
+  check_state(whole, q);
+  check_rows(into.q, q, q, "the gradient of q");
+  check_rows(into.k, k, q, "the gradient of k");
+  check_rows(into.v, v, q, "the gradient of v");
+  check_shape(grad_out, {q.size(0), q.size(1), q.size(2), q.size(3)}, "block_attention: grad_out");
+  check_shape(delta, {q.size(0), q.size(2), q.size(1)}, "block_attention: delta");
+  check_sums(delta, q, "delta");
+  const Prepared prepared(q, k, v, options);
+  if (q.numel() == 0 || k.numel() == 0) return;
+  const BlockRows rows{whole.log_sum, readable(grad_out), delta.contiguous()};
+  if (in_blocks(q))
+    backward_in_blocks(prepared.call, rows, into);
+  else if (const auto cut = of_out ? flash_on_gpu(prepared.call) : std::nullopt)
+    backward_by_flash(prepared.call, *cut, rows, whole, into);
+  else
+    backward_by_tiles(prepared.call, rows, into);
 }
 
 using OptionalTensor = std::optional<at::Tensor>;
@@ -145,6 +172,7 @@ class BlockAttentionFunction : public torch::autograd::Function<BlockAttentionFu
                                                 const BlockAttentionOptions& options) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto block = block_attention_forward(q, k, v, options);
+    context->set_materialize_grads(false);  // zeros for log_sum would hide that nothing depends on it
     const auto& mask = options.mask;
     context->save_for_backward({q, k, v, block.out, block.log_sum, mask.query_positions, mask.key_positions,
                                 mask.query_documents, mask.key_documents, mask.key_valid});
@@ -177,7 +205,7 @@ class BlockAttentionFunction : public torch::autograd::Function<BlockAttentionFu
     const auto sums = q.options().dtype(sum_type(q));
     const BlockGradients into{at::zeros(q.sizes(), sums), at::zeros(k.sizes(), sums),
                               at::zeros(v.sizes(), sums)};
-    block_attention_backward(into, q, k, v, {saved[3], saved[4]}, grad_out, delta, options);
+    add_gradients(into, q, k, v, {saved[3], saved[4]}, grad_out, delta, options, !grads[1].defined());
     const auto type = q.scalar_type();
     return {into.q.to(type), into.k.to(type), into.v.to(type), at::Tensor()};
   }
@@ -287,22 +315,7 @@ at::Tensor block_attention_delta(const at::Tensor& out, const at::Tensor& grad_o
 void block_attention_backward(const BlockGradients& into, const at::Tensor& q, const at::Tensor& k,
                               const at::Tensor& v, const AttentionBlock& whole, const at::Tensor& grad_out,
                               const at::Tensor& delta, const BlockAttentionOptions& options) {
-  const at::NoGradGuard no_grad;
-  check(q, k, v, options);
-  check_state(whole, q);
-  check_rows(into.q, q, q, "the gradient of q");
-  check_rows(into.k, k, q, "the gradient of k");
-  check_rows(into.v, v, q, "the gradient of v");
-  check_shape(grad_out, {q.size(0), q.size(1), q.size(2), q.size(3)}, "block_attention: grad_out");
-  check_shape(delta, {q.size(0), q.size(2), q.size(1)}, "block_attention: delta");
-  check_sums(delta, q, "delta");
-  const Prepared prepared(q, k, v, options);
-  if (q.numel() == 0 || k.numel() == 0) return;
-  const BlockRows rows{whole.log_sum, readable(grad_out), delta.contiguous()};
-  if (in_blocks(q))
-    backward_in_blocks(prepared.call, rows, into);
-  else
-    backward_by_tiles(prepared.call, rows, into);
+  add_gradients(into, q, k, v, whole, grad_out, delta, options, /*of_out=*/true);
 }
 
 AttentionBlock block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

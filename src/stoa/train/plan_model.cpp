@@ -51,9 +51,11 @@ void read_weights(const Recipe& recipe, Task& task, PlanModel& model) {
 }
 
 /// Blocks of attention make 4 t d^2 + 2 t^2 d multiply-accumulates for t tokens of width d: how many tokens
-/// a sample has follows from them, whatever it is (words, patches).
-std::int64_t tokens_of(double attention_macs, double depth, double width) {
+/// a sample has follows from them, whatever it is (words, patches). Attention to so many projected rows makes
+/// 2 t d of them for each.
+std::int64_t tokens_of(double attention_macs, double depth, double width, double projected) {
   const double a = 2 * width, b = 4 * width * width, c = attention_macs / depth;
+  if (projected > 0) return std::llround(c / (b + a * projected));
   return std::llround((std::sqrt(b * b + 4 * a * c) - b) / (2 * a));
 }
 
@@ -71,9 +73,10 @@ void read_blocks(const Json& recipe, const nn::ModelDescription& description, Pl
   model.width = std::llround(width);
   model.depth = std::llround(depth);
   model.heads = std::llround(number(recipe, {"model", "heads"}, 1));
-  model.tokens = tokens_of(attention_macs, depth, width);
+  model.projected = number(recipe, {"model", "linformer"});
+  model.tokens = tokens_of(attention_macs, depth, width, model.projected);
   const auto t = static_cast<double>(model.tokens);
-  model.attention_macs = depth * 2 * t * t * width;
+  model.attention_macs = depth * 2 * t * (model.projected > 0 ? model.projected : t) * width;
   model.block_learned = std::min(block_parameters, model.learned);
   model.shared = depth > 1 && attention_parameters < 1.5 * 4 * (width * width + width);
   model.recomputes = number(recipe, {"model", "recompute"}) != 0;

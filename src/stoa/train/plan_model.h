@@ -26,14 +26,15 @@ struct PlanModel {
 
   /// Of one sample.
   double macs = 0;            ///< multiply-accumulates of the forward pass
-  double attention_macs = 0;  ///< of them, in products of tokens with tokens
+  double attention_macs = 0;  ///< of them, in products of tokens with tokens, or with projected rows
   double kept = 0;            ///< numbers kept for the backward pass
   double block_kept = 0;      ///< of them, by the blocks
   double input_bytes = 0;     ///< of a sample itself
 
   /// The blocks; without them `depth` is 1 and the rest 0.
   std::int64_t tokens = 0, width = 0, depth = 1, heads = 0;
-  double hidden = 0;  ///< numbers a token has between the layers of a perceptron, or of its experts
+  double projected = 0;  ///< rows to which Linformer projects keys and values; 0 without
+  double hidden = 0;     ///< numbers a token has between the layers of a perceptron, or of its experts
 
   /// Mixtures; 0 without them.
   std::int64_t experts = 0;   ///< of each

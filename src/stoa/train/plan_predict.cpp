@@ -101,7 +101,9 @@ struct Kept {
     const double sums =
         split.tensor > 1 ? (split.recompute ? std::min(perceptrons, 1.0) : perceptrons) * t * d : 0;
     blocks = (whole + (all - whole) * shares.matrices + sums) * shares.stage * shares.tokens;
-    rest = (model.kept - model.block_kept) * shares.tokens;
+    const double layers = split.recompute || model.recomputes ? 1 : depth;
+    const double rows = layers * 2 * model.projected * d;  // of keys and values, whole on every rank
+    rest = (model.kept - model.block_kept) * shares.tokens + rows * (1 - shares.tokens);
   }
 
   /// In all mixtures whose rows are kept at once.
@@ -124,7 +126,7 @@ double work_of_block(const PlanModel& model, const Split& split, const Shares& s
   // of answers that come from elsewhere the gradients have traveled, too
   if (model.mixtures > 0)
     most = model.choices * ((split.expert > 1 ? 4 : 3) * d + model.hidden * shares.units);
-  if (split.sequence > 1) most = std::max(most, 11 * d * shares.matrices - f);
+  if (split.sequence > 1 && model.projected == 0) most = std::max(most, 11 * d * shares.matrices - f);
   // a block that runs again has gradients of both its results, and one result more, beside what it keeps
   if (split.recompute) most += 3 * d;
   return tokens * most;
@@ -259,15 +261,18 @@ double sequence_seconds(const PlanModel& model, const Split& split, const Shares
                         const PlanMachine& machine) {
   if (split.sequence == 1) return 0;
   const auto& options = model.parallel;
+  const bool rows = model.projected > 0;  // sums of projected keys and values, forward and backward
   const double layers = static_cast<double>(model.depth) * shares.stage * shares.micro_batches;
-  const double part = shares.micro * static_cast<double>(model.tokens) * shares.tokens *
+  const double part = shares.micro *
+                      (rows ? model.projected : static_cast<double>(model.tokens) * shares.tokens) *
                       static_cast<double>(model.width) * shares.matrices;
-  const double sent =
-      kFloat * part * dist::sequence_traffic(options.attention, split.sequence, options.ulysses);
+  const double sent = kFloat * part *
+                      (rows ? 8 * (1 - shares.tokens)
+                            : dist::sequence_traffic(options.attention, split.sequence, options.ulysses));
   const double latency = 4 * static_cast<double>(split.sequence - 1) * machine.link.latency_s;
   const double seconds = sent / machine.link.bytes_per_s + latency;
   // a ring computes on one block while the next is on its way: forward 2 products, backward 5
-  const double hidden = options.attention == dist::SequenceMethod::kRing
+  const double hidden = options.attention == dist::SequenceMethod::kRing && !rows
                             ? 3.5 * 2 * shares.micro * model.attention_macs /
                                   static_cast<double>(model.depth) * shares.tokens * shares.matrices /
                                   machine.flops

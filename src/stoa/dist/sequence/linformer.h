@@ -5,7 +5,9 @@
 #include <cstdint>
 
 #include "stoa/dist/group.h"
+#include "stoa/dist/sequence/split_tokens.h"
 #include "stoa/dist/sequence/token_order.h"
+#include "stoa/nn/packed_tokens.h"
 #include "stoa/ops/block_attention.h"
 
 namespace stoa::dist {
@@ -29,5 +31,19 @@ struct LinformerOptions {
 at::Tensor linformer_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& e, const at::Tensor& f, Group& group,
                                const LinformerOptions& options = {});
+
+/// Implemented by what split_tokens() gives as PackedTokens::exchange.
+class SplitSequences {
+ public:
+  virtual ~SplitSequences() = default;
+  virtual const SequenceSplit& split() const = 0;
+  /// [sequences, L] bool of the whole batch, false for padding; undefined where there is none.
+  virtual const at::Tensor& valid() const = 0;
+};
+
+/// The same tokens, whole or split over processes, attending by linformer_attention() through these E and F
+/// [K, positions]. A token meets the column of its position: of a shorter sequence the columns beyond its end
+/// add nothing. Throws ConfigError for sequences longer than E and F.
+nn::PackedTokens with_linformer(const nn::PackedTokens& tokens, const at::Tensor& e, const at::Tensor& f);
 
 }  // namespace stoa::dist

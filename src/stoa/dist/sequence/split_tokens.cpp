@@ -4,13 +4,14 @@
 
 #include <utility>
 
+#include "stoa/dist/sequence/linformer.h"
 #include "stoa/ops/dropout.h"
 #include "stoa/tensor/shape.h"
 
 namespace stoa::dist {
 namespace {
 
-class ChunkExchange final : public nn::TokenExchange {
+class ChunkExchange final : public nn::TokenExchange, public SplitSequences {
  public:
   /// `valid` [sequences, length] says which tokens of the whole are no padding; undefined: all.
   ChunkExchange(SequenceSplit split, std::int64_t sequences, at::Tensor valid)
@@ -37,6 +38,9 @@ class ChunkExchange final : public nn::TokenExchange {
     split_.group->all_reduce(shared);
     return shared;
   }
+
+  const SequenceSplit& split() const override { return split_; }
+  const at::Tensor& valid() const override { return valid_; }
 
  private:
   SequenceSplit split_;

@@ -95,6 +95,16 @@ void TextTransformerOptions::visit(FieldVisitor& v) {
       {"gelu_erf", ops::Activation::kGeluErf},
       {"relu", ops::Activation::kRelu}};
   v.choice("activation", activation, activations, "between the two layers of perceptrons, experts and heads");
+  v.field(
+      "linformer", linformer,
+      "attend to so many rows that keys and values are projected to (Linformer; not for causal models); 0 "
+      "is full attention. Where sequences are split, one sum takes the place of parallel.attention");
+  v.choice(
+      "linformer_sharing", linformer_sharing,
+      {{"heads", LinformerSharing::kHeads},
+       {"keys_values", LinformerSharing::kKeysValues},
+       {"layers", LinformerSharing::kLayers}},
+      "what shares Linformer's projections: the heads of a layer, its keys and values too, or all layers");
   v.field("share_attention", share_attention, "one attention for all layers");
   v.field("share_mlp", share_mlp, "one perceptron or mixture for all layers");
   v.field("share_norms", share_norms, "one pair of layer norms for all layers");
@@ -112,6 +122,22 @@ void TextTransformerOptions::visit(FieldVisitor& v) {
   v.field("recompute", recompute,
           "run each layer again in the backward pass instead of keeping what it needs: less memory, a third "
           "more time");
+}
+
+void TextTransformerOptions::check_linformer(TextHead head) const {
+  check(linformer >= 0 && linformer <= positions,
+        format("`model.linformer` is {}; it must be 0 (full attention) or a number of rows up to "
+               "`model.positions` = {}, above which full attention is less work",
+               linformer, positions));
+  check(
+      linformer == 0 || !causal(head),
+      format("`model.linformer` is {}, but tokens of this model see only those before them, and a projected "
+             "row is made of all tokens; set it to 0",
+             linformer));
+  check(linformer == 0 || weights.empty(),
+        format("`model.linformer` is {}, but the published weights of `model.weights` have no projections; "
+               "set it to 0 or leave the weights out",
+               linformer));
 }
 
 void TextTransformerOptions::validate(const TextModelInput& input) const {
@@ -144,6 +170,7 @@ void TextTransformerOptions::validate(const TextModelInput& input) const {
   check(mixture_layers >= -1 && mixture_layers <= depth,
         format("`model.mixture_layers` is {}; it must be -1 (all) or between 0 and `model.depth` = {}",
                mixture_layers, depth));
+  check_linformer(input.head);
   check(norm_eps > 0, format("`model.norm_eps` is {}; it must be above 0", norm_eps));
   check(init_std > 0, format("`model.init_std` is {}; it must be above 0", init_std));
   check_rate(dropout, "dropout");

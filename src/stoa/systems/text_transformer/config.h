@@ -24,6 +24,14 @@ enum class NormPlace {
   kPre,   ///< x <- x + f(LN(x)), and a norm at the end
 };
 
+/// Which of Linformer's projections are one and the same (arXiv 2006.04768, section 4). All heads of a layer
+/// share theirs.
+enum class LinformerSharing {
+  kHeads,       ///< each layer has an E for keys and an F for values
+  kKeysValues,  ///< each layer has one for both
+  kLayers,      ///< one for both in all layers
+};
+
 /// A transformer on text whose blocks share as much or as little as is wanted.
 struct TextTransformerOptions {
   Preset preset = Preset::kBert;
@@ -40,6 +48,8 @@ struct TextTransformerOptions {
   bool embedding_norm = true;
   double norm_eps = 1e-12;
   ops::Activation activation = ops::Activation::kGeluErf;
+  std::int64_t linformer = 0;  ///< rows that keys and values are projected to; 0: full attention
+  LinformerSharing linformer_sharing = LinformerSharing::kHeads;
   bool share_attention = false, share_mlp = false, share_norms = false;
   std::int64_t mixture_layers = 0;  ///< how many of the last layers have a mixture; -1 all
   std::int64_t expert_dim = 0;      ///< hidden width of each expert; 0 takes mlp_dim
@@ -64,6 +74,7 @@ struct TextTransformerOptions {
 
  private:
   void apply_preset();
+  void check_linformer(TextHead head) const;
 };
 
 }  // namespace stoa::text_transformer

@@ -35,9 +35,13 @@ nn::ModelDescription TextTransformerImpl::describe() const {
   // what the operators of ops/ keep for the backward pass in fp32 on a CPU; stoa plan is held to it
   model.parts.push_back({"embeddings", embeddings, projection ? t * e * d : 0,
                          t * ((embedding_norm ? e + 2 : 0) + (projection ? e : 0))});
+  const std::int64_t seen = o.linformer > 0 ? o.linformer : t;
   // input, q k v, mixed, and the logarithms of the softmax's sums
-  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * t * d),
+  model.parts.push_back({"attention", count(*attention), o.depth * (t * 4 * d * d + 2 * t * seen * d),
                          kept(o.depth) * t * (5 * d + o.heads)});
+  if (o.linformer > 0)  // keys and values are kept projected too
+    model.parts.push_back(
+        {"projections", count(*projections), o.depth * 2 * t * seen * d, kept(o.depth) * 2 * seen * d});
   if (dense > 0)  // the fused perceptron makes what is behind its activation anew
     model.parts.push_back(
         {"perceptrons", count(*mlp), dense * t * 2 * d * o.mlp_dim, kept(dense) * t * (d + o.mlp_dim)});
@@ -78,6 +82,7 @@ std::map<std::string, std::vector<std::int64_t>> TextTransformerImpl::users() co
   for (std::int64_t i = 0; i < options_.depth; ++i) {
     const auto& layer = layers_[static_cast<std::size_t>(i)];
     add("attention", attention, layer.attention, i);
+    add("projections", projections, layer.projections, i);
     add("mlp", mlp, layer.mlp, i);
     add("mixture", mixture, layer.mixture, i);
     add("norm1", norm1, layer.norm, i);
@@ -99,8 +104,8 @@ std::map<std::string, std::vector<std::int64_t>> TextTransformerImpl::users() co
 std::map<std::string, std::int64_t> TextTransformerImpl::layer_parameters() const {
   std::map<std::string, std::int64_t> parameters;
   for (const auto& [name, layers] : users())
-    if (layers.size() == 1 &&
-        (name.starts_with("attention.") || name.starts_with("mlp.") || name.starts_with("mixture.")))
+    if (layers.size() == 1 && (name.starts_with("attention.") || name.starts_with("projections.") ||
+                               name.starts_with("mlp.") || name.starts_with("mixture.")))
       parameters.emplace(name, layers.front());
   return parameters;
 }

@@ -127,6 +127,10 @@ Preset family_of(const TextTransformerOptions& o, const TextModelInput& input) {
   const bool shared = o.mixture_layers == 0 && o.share_attention && o.share_mlp && o.share_norms &&
                       o.embedding_width() != o.dim;
   const bool causal = o.causal(input.head);
+  if (o.linformer > 0)
+    throw ConfigError(
+        "this model attends through Linformer's projections (`model.linformer`), for which Hugging Face's "
+        "transformers have no form; export it without --form hugging_face");
   const bool post = o.norm == NormPlace::kPost && o.embedding_norm && !causal;
   if (plain && post && o.segments > 0 && o.pooler == ops::Activation::kNone) return Preset::kBert;
   if (shared && post && o.segments > 0 && o.pooler == ops::Activation::kNone) return Preset::kAlbert;

@@ -9,6 +9,7 @@
 
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
+#include "stoa/dist/sequence/linformer.h"
 #include "stoa/nn/init.h"
 #include "stoa/nn/moe/statistics_row.h"
 #include "stoa/nn/packed_tokens.h"
@@ -31,6 +32,11 @@ at::Tensor normed(const at::Tensor& x, const torch::nn::LayerNormImpl& norm) {
 }
 
 }  // namespace
+
+ProjectionsImpl::ProjectionsImpl(std::int64_t rows, std::int64_t positions, bool shared)
+    : e(register_parameter("e", at::empty({rows, positions}))) {
+  if (!shared) f = register_parameter("f", at::empty({rows, positions}));
+}
 
 void TextTransformerImpl::build() {
   const auto& o = options_;
@@ -58,6 +64,7 @@ TextTransformerImpl::TextTransformerImpl(const TextTransformerOptions& options, 
 void TextTransformerImpl::build_layers() {
   const auto& o = options_;
   register_module("attention", attention);
+  register_module("projections", projections);
   register_module("mlp", mlp);
   register_module("mixture", mixture);
   register_module("norm1", norm1);
@@ -67,10 +74,15 @@ void TextTransformerImpl::build_layers() {
     return static_cast<std::int64_t>(list->size()) - 1;
   };
   for (std::int64_t i = 0; i < o.depth; ++i) {
-    Layer layer{-1, -1, -1, -1};
+    Layer layer{-1, -1, -1, -1, -1};
     layer.attention = add(attention, o.share_attention, [&] {
       return nn::Attention(nn::AttentionOptions{o.dim, o.heads, o.attention_dropout});
     });
+    if (o.linformer > 0)
+      layer.projections =
+          add(projections, o.share_attention || o.linformer_sharing == LinformerSharing::kLayers, [&] {
+            return Projections(o.linformer, o.positions, o.linformer_sharing != LinformerSharing::kHeads);
+          });
     if (o.has_mixture(i))
       layer.mixture = add(mixture, o.share_mlp, [&] {
         nn::MixtureOptions experts;
@@ -109,7 +121,8 @@ void TextTransformerImpl::build_heads() {
   if (head == TextHead::kSpans) span_head = register_module("span_head", nn::Linear(o.dim, 2));
 }
 
-/// Matrices from a normal distribution cut at two deviations, biases 0, norms the identity.
+/// Matrices from a normal distribution cut at two deviations, biases 0, norms the identity. Linformer's
+/// projections, which add up as many numbers as there are positions, leave the size of keys as it is.
 void TextTransformerImpl::draw() {
   const double std = options_.init_std;
   const double last = options_.scaled_init ? std / std::sqrt(2.0 * static_cast<double>(options_.depth)) : std;
@@ -118,6 +131,8 @@ void TextTransformerImpl::draw() {
     const bool ends_branch = name.ends_with(".out.weight") || name.ends_with(".w_out");
     if (name.ends_with("bias") || name.find(".b_") != std::string::npos)  // experts' are [experts, width]
       nn::constant_(item.value(), 0);
+    else if (name.starts_with("projections."))
+      nn::truncated_normal_(item.value(), 1 / std::sqrt(static_cast<double>(options_.positions)));
     else if (item.value().dim() >= 2)
       nn::truncated_normal_(item.value(), ends_branch ? last : std);
   }
@@ -148,6 +163,16 @@ const torch::nn::LayerNormImpl& TextTransformerImpl::norm_of(const torch::nn::Mo
 nn::AttentionImpl& TextTransformerImpl::attention_of(std::int64_t layer) const {
   return *attention->ptr<nn::AttentionImpl>(
       static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)].attention));
+}
+
+nn::PackedTokens TextTransformerImpl::seen_by(std::int64_t layer, const nn::PackedTokens& tokens) const {
+  const auto place = layers_[static_cast<std::size_t>(layer)].projections;
+  if (place < 0) return tokens;
+  const auto& own = *projections->ptr<ProjectionsImpl>(static_cast<std::size_t>(place));
+  // processes that have some of the heads each find a part of the gradient
+  const auto spread = [this](const at::Tensor& x) { return exchange_ ? exchange_->spread(x) : x; };
+  const auto e = spread(own.e);
+  return dist::with_linformer(tokens, e, own.f.defined() ? spread(own.f) : e);
 }
 
 nn::LayerPass TextTransformerImpl::begin(const at::Tensor& x, std::int64_t layer) const {
@@ -202,7 +227,7 @@ TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens) {
 TextOutput TextTransformerImpl::forward(const nn::PackedTokens& tokens, std::vector<at::Tensor>* layers) {
   const bool causal = options_.causal(input_.head);
   const Attend attend = [this, tokens, causal](std::int64_t layer, const at::Tensor& x) {
-    return attention_of(layer).forward_packed(x, tokens, causal);
+    return attention_of(layer).forward_packed(x, seen_by(layer, tokens), causal);
   };
   const bool numbers = options_.dropout > 0 || !mixture->is_empty();  // drawn for every token
   const auto keys = is_training() && numbers ? tokens.keys() : at::Tensor();

@@ -25,6 +25,17 @@
 
 namespace stoa::text_transformer {
 
+/// Linformer's projections of a layer (dist/sequence/linformer.h), by the place of a token in its sequence.
+class ProjectionsImpl : public torch::nn::Module {
+ public:
+  /// `shared`: keys and values have one for both.
+  ProjectionsImpl(std::int64_t rows, std::int64_t positions, bool shared);
+
+  at::Tensor e;  ///< [rows, positions], of keys
+  at::Tensor f;  ///< the same of values; undefined where it is e
+};
+TORCH_MODULE(Projections);
+
 /// BERT and its kin: embeddings of tokens, positions and segments; blocks of attention and a perceptron or a
 /// mixture, which may share their modules; a head for what is asked. Shared modules are registered once, so
 /// that counts, optimisers and checkpoints see them once. Tokens are packed: no padding is computed.
@@ -78,8 +89,9 @@ class TextTransformerImpl : public TextModel,
   at::Tensor position;  ///< [positions, embedding width]
   at::Tensor segment;   ///< [segments, embedding width]; undefined without
   torch::nn::LayerNorm embedding_norm{nullptr};
-  nn::Linear projection{nullptr};   ///< embedding width -> dim
-  torch::nn::ModuleList attention;  ///< one, or one a layer
+  nn::Linear projection{nullptr};     ///< embedding width -> dim
+  torch::nn::ModuleList attention;    ///< one, or one a layer
+  torch::nn::ModuleList projections;  ///< the same; empty but for Linformer
   torch::nn::ModuleList mlp;
   torch::nn::ModuleList mixture;
   torch::nn::ModuleList norm1, norm2;  ///< post: behind attention and perceptron; pre: in front of them
@@ -94,7 +106,7 @@ class TextTransformerImpl : public TextModel,
  private:
   /// Which module of each list a layer uses; -1 for none.
   struct Layer {
-    std::int64_t attention, mlp, mixture, norm;
+    std::int64_t attention, projections, mlp, mixture, norm;
   };
   /// Attention of a layer over whatever there is: packed sequences, or new tokens and a cache.
   using Attend = std::function<at::Tensor(std::int64_t layer, const at::Tensor& normed)>;
@@ -109,6 +121,8 @@ class TextTransformerImpl : public TextModel,
   at::Tensor drop(const at::Tensor& x, double rate, const at::Tensor& keys = {}) const;
   const torch::nn::LayerNormImpl& norm_of(const torch::nn::ModuleList& norms, std::int64_t layer) const;
   nn::AttentionImpl& attention_of(std::int64_t layer) const;
+  /// The tokens as a layer's attention sees them.
+  nn::PackedTokens seen_by(std::int64_t layer, const nn::PackedTokens& tokens) const;
   /// What a layer reads, from the embeddings or the sum that the layer before left.
   nn::LayerPass begin(const at::Tensor& x, std::int64_t layer) const;
   /// Dropout calls, and calls for a router's noise, of a forward pass in front of a layer.
