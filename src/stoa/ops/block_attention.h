@@ -69,7 +69,7 @@ at::Tensor block_attention_delta(const at::Tensor& out, const at::Tensor& grad_o
 
 /// Adds one block's part of the gradients. `whole` is attention to the keys of all blocks, grad_out [batch,
 /// queries, heads, head_dim] the gradient of its `out`, and delta block_attention_delta() of both; for the
-/// gradient of its log_sum too (not of halves on a GPU), delta less that. Threads do not change what comes out.
+/// gradient of its log_sum too (not of halves on a GPU), delta less that. Threads do not change it.
 void block_attention_backward(const BlockGradients& into, const at::Tensor& q, const at::Tensor& k,
                               const at::Tensor& v, const AttentionBlock& whole, const at::Tensor& grad_out,
                               const at::Tensor& delta, const BlockAttentionOptions& options = {});
