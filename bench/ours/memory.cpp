@@ -4,6 +4,7 @@
 //   build/release/bench/bench_memory              4K to 16K tokens on 1 to 8 processes, some minutes
 //   build/release/bench/bench_memory --all        to 64K, an hour or more
 //   build/release/bench/bench_memory 4096 8192    these lengths
+//   build/release/bench/bench_memory --ranks 8 65536    on so many processes alone
 //   build/release/bench/bench_memory --search 128
 //       the longest sequence and the largest batch of 512 tokens each whose block runs where a process is
 //       refused tensors beyond 128 MiB, found by trying; minutes
@@ -267,11 +268,11 @@ void search_all(std::int64_t limit) {
     }
 }
 
-void measure_all(const std::vector<std::int64_t>& lengths) {
+void measure_all(const std::vector<std::int64_t>& lengths, const std::vector<std::int64_t>& worlds) {
   std::printf("| method | ranks | tokens | tensors MB | formula MB | ratio | resident MB |\n");
   std::printf("|---|---|---|---|---|---|---|\n");
   for (std::size_t method = 0; method < std::size(kMethods); ++method)
-    for (const std::int64_t ranks : {1, 2, 4, 8})
+    for (const auto ranks : worlds)
       for (const auto length : lengths) {
         const Question question{method, 1, length, ranks};
         const double formula = block_peak_bytes(kMethods[method], shape_of(question));
@@ -292,13 +293,19 @@ int main(int argc, char** argv) try {
   if (const char* spec = std::getenv(kSpec)) {
     answer(Json::parse(spec));
   }
-  std::vector<std::int64_t> lengths = {4096, 8192, 16384};
-  const std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::int64_t> lengths = {4096, 8192, 16384}, worlds = {1, 2, 4, 8};
+  std::vector<std::string> words(argv + 1, argv + argc);
   if (words.size() == 2 && words[0] == "--search") {
     const auto mebibytes = std::atoll(words[1].c_str());
     if (mebibytes < 16) throw ConfigError(format("--search is `{}`; 16 MiB or more are needed", words[1]));
     search_all(mebibytes << 20);
     return 0;
+  }
+  if (words.size() >= 2 && words[0] == "--ranks") {
+    worlds = {std::atoll(words[1].c_str())};
+    if (worlds[0] < 1 || worlds[0] > 8 || 8 % worlds[0] != 0)
+      throw ConfigError(format("--ranks is `{}`; 1, 2, 4 or 8 is needed", words[1]));
+    words.erase(words.begin(), words.begin() + 2);
   }
   if (words == std::vector<std::string>{"--all"}) {
     lengths.insert(lengths.end(), {32768, 65536});
@@ -311,7 +318,7 @@ int main(int argc, char** argv) try {
             format("`{}` is no length that 8 processes can share; --all, or numbers of tokens", word));
     }
   }
-  measure_all(lengths);
+  measure_all(lengths, worlds);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "bench_memory: %s\n", error.what());

@@ -353,10 +353,15 @@ STOA_PROCESS_BODY(one_rank_hangs) {
 TEST(GroupFailures, TheOthersSayThatARankHangs) {
   const auto ranks = run_processes("one_rank_hangs", 3);
   for (const auto& [code, timed_out, seconds, output] : ranks) EXPECT_EQ(code, 0) << output;
-  STOA_EXPECT_CONTAINS(ranks[0].output,
-                       "\nrank 0: receiving from rank 1 in group `world` failed: no answer within 2 s;");
-  STOA_EXPECT_CONTAINS(ranks[2].output,
-                       "\nrank 2: all-reduce in group `world` failed: no answer within 2 s;");
+  const std::string receiving = "\nrank 0: receiving from rank 1 in group `world` failed: ",
+                    summing = "\nrank 2: all-reduce in group `world` failed: ",
+                    late = "no answer within 2 s;";
+  STOA_EXPECT_CONTAINS(ranks[0].output, receiving);
+  STOA_EXPECT_CONTAINS(ranks[2].output, summing);
+  // who gives up first closes its connections, which the other may notice before its own time is over
+  EXPECT_TRUE(ranks[0].output.find(receiving + late) != std::string::npos ||
+              ranks[2].output.find(summing + late) != std::string::npos)
+      << ranks[0].output << ranks[2].output;
 }
 
 STOA_PROCESS_BODY(sizes_that_differ) {
