@@ -34,9 +34,10 @@ struct Step {
 
 double distance(const Step& a, const Step& b) {
   double largest = 0;
-  for (std::size_t i = 0; i < a.gradients.size(); ++i)
+  for (std::size_t i = 0; i < a.gradients.size(); ++i) {
     const auto apart = (a.gradients[i] - b.gradients.at(i)).abs().max().item<double>();
-  largest = std::max(largest, std::isnan(apart) ? HUGE_VAL : apart);
+    largest = std::max(largest, std::isnan(apart) ? HUGE_VAL : apart);
+  }
   return largest;
 }
 
