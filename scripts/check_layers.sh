@@ -20,7 +20,7 @@ while IFS=: read -r file line text; do
   floor=${floor%%/*}
   target=${text#*stoa/}
   target=${target%%/*}
-  [[ $file == stoa/*/* && -n ${rank[$floor]:-} ]] || continue  # files beside the floors, such as pch.h
+  [[ $file == stoa/*/* && -n ${rank[$floor]:-} ]] || continue  # files beside the floors
   if [[ -z ${rank[$target]:-} ]]; then
     refuse "$file:$line: $text" "'$target' is no floor"
   elif ((rank[$target] > rank[$floor])); then
