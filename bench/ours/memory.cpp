@@ -22,7 +22,6 @@
 #include <functional>
 #include <iostream>
 
-#include "bench/support/limited_allocator.h"
 #include "stoa/base/child_processes.h"
 #include "stoa/base/errors.h"
 #include "stoa/base/format.h"
@@ -101,15 +100,15 @@ struct Question {
 
 /// Runs the block where more than the limit is refused.
 Json try_block(const Question& question, const std::function<void()>& pass) {
-  auto& allocator = bench::LimitedAllocator::get();
-  allocator.allow(static_cast<std::size_t>(question.limit));
+  auto& meter = test::TensorMeter::get();
+  meter.allow(static_cast<std::size_t>(question.limit));
   std::string failed;
   try {
     pass();
   } catch (const std::exception& error) {  // of the others, too, where one was refused
     failed = error.what();
   }
-  return {{"refused", allocator.refused()}, {"failed", failed}};
+  return {{"refused", meter.refused()}, {"failed", failed}};
 }
 
 Json measure_block(const std::function<void()>& pass) {
@@ -127,10 +126,7 @@ Json measure_block(const std::function<void()>& pass) {
   at::set_num_threads(1);
   at::manual_seed(1);
   const auto question = Question::from(spec.at("question"));
-  if (question.limit > 0)
-    bench::LimitedAllocator::get();
-  else
-    test::TensorMeter::get();
+  test::TensorMeter::get();  // in place before the first tensor
   const auto method = kMethods[question.method];
   std::shared_ptr<dist::World> world;
   dist::WorldOptions patient;
