@@ -21,7 +21,7 @@ class LayerWeights {
   enum class Pass { kForward, kBackward };
   /// Waits until the weights of a layer are here. To be called by all processes alike.
   virtual void bring(std::int64_t layer, Pass pass) const = 0;
-  /// They are not needed for now. As many calls as of bring() let go of them.
+  /// They are not needed until they are brought again. As many calls as of bring() let go of them.
   virtual void leave(std::int64_t layer) const = 0;
 };
 
